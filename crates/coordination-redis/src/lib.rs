@@ -1,0 +1,1 @@
+//! The coordination ports on Redis.

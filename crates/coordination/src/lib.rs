@@ -1,0 +1,1 @@
+//! The coordination ports with their contracts, and the in-process backend.

@@ -1,0 +1,1 @@
+//! Runs: acquire, step, hand over, take over; permissions; configuration of agents.

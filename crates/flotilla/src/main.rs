@@ -1,0 +1,2 @@
+//! The binary: arguments, settings, choice of backends, signals, ordered shutdown.
+fn main() {}

@@ -1,0 +1,1 @@
+//! How a child process and a file access are confined.

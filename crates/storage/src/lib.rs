@@ -1,0 +1,1 @@
+//! Records, guards, heads and tickets as JSON files in OpenCode's layout.

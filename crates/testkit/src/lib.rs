@@ -1,0 +1,1 @@
+//! A scripted world for tests: Redis servers, replicas as processes, a scripted model, a cutting proxy.

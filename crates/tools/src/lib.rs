@@ -1,0 +1,1 @@
+//! The tool trait, the registry and the built-in tools.

@@ -1,0 +1,1 @@
+//! The HTTP suite lives in `tests/`; this library is empty.
