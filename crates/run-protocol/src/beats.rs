@@ -1,0 +1,72 @@
+//! Who may be buried: a replica whose beat this one saw unchanged for long enough, by its own clock.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+/// Watches the beats of other replicas. No machine's clock is compared with another's.
+#[derive(Debug)]
+pub struct BeatWatch<R> {
+    ttl_ms: u64,
+    seen: HashMap<R, Beat>,
+}
+
+#[derive(Debug)]
+struct Beat {
+    value: u64,
+    since_ms: u64,
+}
+
+impl<R: Eq + Hash + Clone> BeatWatch<R> {
+    /// A watch that lets a silence of `ttl_ms` pass.
+    pub fn new(ttl_ms: u64) -> Self {
+        Self { ttl_ms, seen: HashMap::new() }
+    }
+
+    /// Takes in all beats as just read, at `now_ms` of the own monotonic clock.
+    ///
+    /// Returns the replicas that were silent for the whole TTL with the beat they stopped at.
+    pub fn see(&mut self, now_ms: u64, beats: &HashMap<R, u64>) -> Vec<(R, u64)> {
+        self.seen.retain(|replica, _| beats.contains_key(replica));
+        let mut silent = Vec::new();
+        for (replica, &value) in beats {
+            let beat = self.seen.entry(replica.clone()).or_insert(Beat { value, since_ms: now_ms });
+            if beat.value != value {
+                *beat = Beat { value, since_ms: now_ms };
+            } else if now_ms.saturating_sub(beat.since_ms) >= self.ttl_ms {
+                silent.push((replica.clone(), value));
+            }
+        }
+        silent
+    }
+
+    /// The replicas that were silent for `short_ms` at least: candidates for an earlier burial if they are also
+    /// unreachable on their control channel.
+    pub fn suspects(&self, now_ms: u64, short_ms: u64) -> Vec<(R, u64)> {
+        let late = |beat: &Beat| now_ms.saturating_sub(beat.since_ms) >= short_ms;
+        self.seen.iter().filter(|(_, beat)| late(beat)).map(|(replica, beat)| (replica.clone(), beat.value)).collect()
+    }
+
+    /// Forgets everything: after a gap in the own watching, a silence proves nothing.
+    pub fn reset(&mut self) {
+        self.seen.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_unbroken_silence_buries() {
+        let mut watch = BeatWatch::new(100);
+        let beats = |value| HashMap::from([("a", value)]);
+        assert!(watch.see(0, &beats(1)).is_empty());
+        assert!(watch.see(99, &beats(1)).is_empty());
+        assert!(watch.see(100, &beats(2)).is_empty());
+        assert!(watch.see(199, &beats(2)).is_empty());
+        assert_eq!(watch.suspects(150, 50), vec![("a", 2)]);
+        assert_eq!(watch.see(200, &beats(2)), vec![("a", 2)]);
+        watch.reset();
+        assert!(watch.see(300, &beats(2)).is_empty());
+    }
+}

@@ -1,0 +1,177 @@
+//! A session's head: what work was given out, what of it is dealt with, and whether the session lives.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The one record that says what a session owes. Changed only under the head guard.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Head {
+    /// The format of this record. A newer one is refused.
+    pub format: u32,
+    /// The project that the session's record is filed under.
+    pub project: String,
+    /// Tickets given out.
+    pub issued: u64,
+    /// Tickets dealt with: answered, failed or dropped.
+    pub settled: u64,
+    /// Tickets aborted up to here.
+    pub stopped: u64,
+    /// Attempts since the last completed step.
+    pub tries: u32,
+    /// The newest created time that was reserved, in milliseconds: a conversation never goes back in time.
+    pub clock: u64,
+    /// Grows with each head commit.
+    pub rev: u64,
+    /// Whether the session lives.
+    pub state: HeadState,
+    /// Fields that a later version added.
+    #[serde(flatten)]
+    pub extra: serde_json::Map<String, Value>,
+}
+
+/// Whether a session lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HeadState {
+    /// It does.
+    Live,
+    /// It was deleted; its records may still be there.
+    Deleted,
+    /// It was deleted, and its records are gone.
+    Removed,
+}
+
+impl Head {
+    /// The format that this version writes.
+    pub const FORMAT: u32 = 1;
+
+    /// The head of a session that has done nothing yet.
+    pub fn new(project: impl Into<String>) -> Self {
+        Self {
+            format: Self::FORMAT,
+            project: project.into(),
+            issued: 0,
+            settled: 0,
+            stopped: 0,
+            tries: 0,
+            clock: 0,
+            rev: 0,
+            state: HeadState::Live,
+            extra: serde_json::Map::new(),
+        }
+    }
+
+    /// True while somebody must still work for this session.
+    pub fn is_open(&self) -> bool {
+        match self.state {
+            HeadState::Live => self.issued > self.settled,
+            HeadState::Deleted => true,
+            HeadState::Removed => false,
+        }
+    }
+
+    /// True unless the session was deleted.
+    pub fn is_live(&self) -> bool {
+        self.state == HeadState::Live
+    }
+
+    /// Gives out the next ticket and returns its number.
+    pub fn issue(&mut self) -> u64 {
+        self.issued += 1;
+        self.issued
+    }
+
+    /// Reserves a created time: at least `now`, and later than every one reserved before.
+    pub fn reserve_time(&mut self, now_ms: u64) -> u64 {
+        self.clock = now_ms.max(self.clock + 1);
+        self.clock
+    }
+
+    /// Aborts what is open. Returns the ticket up to which it was aborted, or nothing if nothing was open.
+    pub fn stop(&mut self) -> Option<u64> {
+        if self.is_live() && self.is_open() {
+            self.stopped = self.issued;
+            Some(self.stopped)
+        } else {
+            None
+        }
+    }
+
+    /// Deals with every ticket up to `ticket`. Never goes back.
+    pub fn settle(&mut self, ticket: u64) {
+        self.settled = self.settled.max(ticket.min(self.issued));
+        self.tries = 0;
+    }
+}
+
+/// A piece of open work that somebody waits for. The record that makes a prompt sure to be answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// Its number in the session.
+    pub k: u64,
+    /// What was asked, so that the same id with another body is refused.
+    pub body_hash: String,
+    /// What kind of work it is.
+    pub kind: TicketKind,
+    /// What the caller is answered, where it is not simply the newest assistant message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<TicketAnswer>,
+    /// Fields that a later version added.
+    #[serde(flatten)]
+    pub extra: serde_json::Map<String, Value>,
+}
+
+/// What kind of work a ticket stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TicketKind {
+    /// A message to be answered.
+    Prompt,
+}
+
+/// How a ticket was settled.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum TicketAnswer {
+    /// Answered by this message.
+    Message {
+        /// The message's id.
+        id: String,
+    },
+    /// The run could not even begin to answer: what the caller is told.
+    Failed {
+        /// Why.
+        message: String,
+    },
+    /// Aborted before a run took it up.
+    Dropped,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_never_goes_back() {
+        let mut head = Head::new("p");
+        assert_eq!(head.reserve_time(100), 100);
+        assert_eq!(head.reserve_time(50), 101);
+        assert_eq!(head.reserve_time(500), 500);
+    }
+
+    #[test]
+    fn an_abort_reaches_what_was_given_out_and_no_more() {
+        let mut head = Head::new("p");
+        assert_eq!(head.stop(), None);
+        head.issue();
+        head.issue();
+        assert_eq!(head.stop(), Some(2));
+        assert_eq!(head.issue(), 3);
+        head.settle(2);
+        assert!(head.is_open());
+        head.settle(1);
+        assert_eq!(head.settled, 2);
+        head.settle(9);
+        assert_eq!(head.settled, 3);
+    }
+}

@@ -1,0 +1,136 @@
+//! What a runner does next, given the head that it read.
+
+use crate::head::{Head, HeadState};
+
+/// What a new owner must do before anything else, whoever was there before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// The session was deleted: remove what is left of it.
+    FinishDeletion,
+    /// An abort waits: close the open turn as aborted and settle up to this ticket.
+    CloseAborted {
+        /// The ticket up to which the abort reaches.
+        upto: u64,
+    },
+    /// Nothing is open: give the lease back.
+    Release,
+    /// Too many attempts ended without a completed step: record the failure and settle.
+    GiveUp,
+    /// Close what dangles and go on.
+    Run,
+}
+
+impl Opening {
+    /// Decides from the head as it stands after the run guard was taken. `limit`: attempts per step.
+    pub fn decide(head: &Head, limit: u32) -> Self {
+        match head.state {
+            HeadState::Deleted => Self::FinishDeletion,
+            HeadState::Removed => Self::Release,
+            HeadState::Live if head.stopped > head.settled => Self::CloseAborted { upto: head.stopped },
+            HeadState::Live if !head.is_open() => Self::Release,
+            HeadState::Live if head.tries > limit => Self::GiveUp,
+            HeadState::Live => Self::Run,
+        }
+    }
+}
+
+/// What a runner finds when it looks at the head: at each load, step end, head commit and poke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Go on.
+    Go,
+    /// The session was deleted: stop, write nothing more.
+    Deleted,
+    /// Aborted up to this ticket: cancel, close the records, settle.
+    Aborted {
+        /// The ticket up to which the abort reaches.
+        upto: u64,
+    },
+}
+
+impl Look {
+    /// Decides from the head.
+    pub fn at(head: &Head) -> Self {
+        if !head.is_live() {
+            Self::Deleted
+        } else if head.stopped > head.settled {
+            Self::Aborted { upto: head.stopped }
+        } else {
+            Self::Go
+        }
+    }
+}
+
+/// The final look, under the head guard, when a run has nothing left to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Everything given out was seen: settle up to this ticket and release.
+    Settle {
+        /// The newest ticket.
+        upto: u64,
+    },
+    /// A ticket came that the run has not loaded: load again.
+    LoadAgain,
+    /// An abort or a deletion came first.
+    Stopped(Look),
+}
+
+impl Ending {
+    /// Decides from the head and from the newest ticket that the run has loaded.
+    pub fn decide(head: &Head, seen: u64) -> Self {
+        match Look::at(head) {
+            Look::Go if head.issued == seen => Self::Settle { upto: seen },
+            Look::Go => Self::LoadAgain,
+            stopped => Self::Stopped(stopped),
+        }
+    }
+}
+
+/// How long the next attempt waits, in milliseconds, after `tries` attempts without a completed step.
+pub fn attempt_delay_ms(tries: u32) -> u64 {
+    match tries {
+        0 | 1 => 0,
+        2 => 5_000,
+        _ => 30_000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(issued: u64, settled: u64, stopped: u64) -> Head {
+        Head { issued, settled, stopped, ..Head::new("p") }
+    }
+
+    #[test]
+    fn a_new_owner_closes_an_abort_before_it_runs() {
+        assert_eq!(Opening::decide(&head(2, 1, 2), 3), Opening::CloseAborted { upto: 2 });
+        assert_eq!(Opening::decide(&head(2, 2, 2), 3), Opening::Release);
+        assert_eq!(Opening::decide(&head(3, 2, 2), 3), Opening::Run);
+    }
+
+    #[test]
+    fn too_many_attempts_end_in_an_error() {
+        let mut tired = head(1, 0, 0);
+        tired.tries = 4;
+        assert_eq!(Opening::decide(&tired, 3), Opening::GiveUp);
+        tired.tries = 3;
+        assert_eq!(Opening::decide(&tired, 3), Opening::Run);
+    }
+
+    #[test]
+    fn a_ticket_that_came_during_the_last_step_is_not_settled_unseen() {
+        assert_eq!(Ending::decide(&head(2, 0, 0), 1), Ending::LoadAgain);
+        assert_eq!(Ending::decide(&head(2, 0, 0), 2), Ending::Settle { upto: 2 });
+        assert_eq!(Ending::decide(&head(2, 0, 1), 2), Ending::Stopped(Look::Aborted { upto: 1 }));
+    }
+
+    #[test]
+    fn a_deleted_session_only_gets_removed() {
+        let mut deleted = head(2, 0, 2);
+        deleted.state = HeadState::Deleted;
+        assert_eq!(Opening::decide(&deleted, 3), Opening::FinishDeletion);
+        assert_eq!(Look::at(&deleted), Look::Deleted);
+    }
+}
