@@ -1,0 +1,81 @@
+//! One event log per tenant: append, read on after a cursor, and be told of what is appended.
+
+use crate::{ReplicaId, Result};
+use async_trait::async_trait;
+use bytes::Bytes;
+use run_protocol::{Fence, RecordVersion};
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+use wire::ids::SessionId;
+use wire::tenant::Tenant;
+
+/// A place in a tenant's log: opaque, the same on every replica. It names an entry by a random half, so that a log that
+/// went back, began anew or was trimmed cannot match it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Cursor(pub String);
+
+/// Counts the batches of one replica and tenant, from 1: a batch that is sent again is appended once.
+pub type BatchNumber = u64;
+
+/// One event to append.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The session it is about, if any.
+    pub session: Option<SessionId>,
+    /// The fence of the run that says it: refused if the lease bears another.
+    pub fence: Option<Fence>,
+    /// The record that it shows, and its version: refused if a newer one is out.
+    pub record: Option<(String, RecordVersion)>,
+    /// The lease's new status, as JSON, where the event is one of status.
+    pub status: Option<String>,
+    /// The event as every replica sends it.
+    pub body: Bytes,
+}
+
+/// What was appended, as subscribers are told.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Appended {
+    /// The newest cursor before it; none if the log was empty.
+    pub previous: Option<Cursor>,
+    /// The entries, in order.
+    pub entries: Vec<(Cursor, Bytes)>,
+}
+
+/// What reading on gives.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Read {
+    /// What follows the cursor, in order; empty if nothing does.
+    Entries(Vec<(Cursor, Bytes)>),
+    /// The cursor is not in the log: heal from the store.
+    Reset,
+}
+
+/// A subscription to a tenant's log. Begun when it is returned: what is appended afterwards arrives, unless the
+/// connection breaks, which shows as an [`Appended`] whose `previous` is not the newest cursor seen, or, when nothing
+/// follows, in the next tick's newest cursor. A slow receiver loses messages in the same, visible way.
+pub type Subscription = mpsc::Receiver<Appended>;
+
+/// The event log of each tenant.
+#[async_trait]
+pub trait EventLog: Send + Sync {
+    /// Appends a batch in order, at most once. Entries of a fenced-out run and of records that are out in a newer
+    /// version are left out.
+    /// Returns the indexes of those left out because of their fence.
+    async fn publish(
+        &self,
+        tenant: &Tenant,
+        replica: &ReplicaId,
+        batch: BatchNumber,
+        entries: &[Entry],
+    ) -> Result<Vec<usize>>;
+
+    /// The newest cursor; none if the log is empty.
+    async fn newest(&self, tenant: &Tenant) -> Result<Option<Cursor>>;
+
+    /// Up to `limit` entries after a cursor; from the oldest one retained if none is given.
+    async fn read_after(&self, tenant: &Tenant, cursor: Option<&Cursor>, limit: usize) -> Result<Read>;
+
+    /// Subscribes. Returns when the subscription is confirmed.
+    async fn subscribe(&self, tenant: &Tenant) -> Result<Subscription>;
+}

@@ -1,0 +1,113 @@
+//! Leases: who works for a session. A lease has no time-out of its own: it is released, handed over, or its owner is
+//! buried. A session is busy while its lease exists or its head is open.
+
+use crate::{Attempt, Born, Entry, ReplicaId, Result, SessionKey};
+use async_trait::async_trait;
+use run_protocol::Fence;
+use std::collections::HashMap;
+
+/// What a lease is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseKind {
+    /// A run: a second one waits for it.
+    Run,
+    /// An operation that refuses to begin while another works.
+    Exclusive,
+}
+
+/// A wish to become a session's runner.
+#[derive(Clone, Debug)]
+pub struct Enter {
+    /// Who wishes.
+    pub replica: ReplicaId,
+    /// The mark that it knows the backend by.
+    pub born: Born,
+    /// Which session.
+    pub key: SessionKey,
+    /// This attempt.
+    pub attempt: Attempt,
+    /// What for.
+    pub kind: LeaseKind,
+    /// The newest ticket that the wish is about.
+    pub ticket: u64,
+    /// Whether the session was open before that ticket.
+    pub was_open: bool,
+}
+
+/// The answer to [`Enter`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entered {
+    /// The lease is this attempt's. A repeated call says so again.
+    Won,
+    /// Another replica works; it was told that there is more.
+    Waiting,
+    /// Another works, and an exclusive operation does not wait.
+    Busy,
+    /// The backend bears another mark: it forgot everything.
+    Reborn(Born),
+}
+
+/// The answer to [`Leases::release`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Released {
+    /// The lease is gone, the idle events are out.
+    Done,
+    /// A newer ticket wants work: load again.
+    More,
+    /// The lease was not this attempt's any more.
+    Gone,
+}
+
+/// The answer to [`Leases::adopt`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Adopted {
+    /// The lease is this attempt's (again).
+    Mine,
+    /// Somebody else has it.
+    Lost,
+}
+
+/// The leases of all sessions.
+#[async_trait]
+pub trait Leases: Send + Sync {
+    /// Asks for a session's lease. While another holds it, its `want` is raised to the ticket and its owner is poked.
+    async fn enter(&self, enter: &Enter) -> Result<Entered>;
+
+    /// True while the lease bears this attempt.
+    async fn confirm(&self, key: &SessionKey, attempt: &Attempt) -> Result<bool>;
+
+    /// Begins to work under a fence that the store gave: sets fence and status `busy`, and appends the events, all at
+    /// once. False if the lease is no longer this attempt's.
+    async fn begin(&self, key: &SessionKey, attempt: &Attempt, fence: Fence, events: &[Entry]) -> Result<bool>;
+
+    /// Gives the lease back if nothing newer than `seen` wants work; the events are appended in the same step.
+    async fn release(&self, key: &SessionKey, attempt: &Attempt, seen: u64, events: &[Entry]) -> Result<Released>;
+
+    /// Gives the lease away: ownerless, due at once or after `delay_ms`, status kept; everybody is woken.
+    /// Does nothing if the lease is no longer this attempt's.
+    async fn hand_over(&self, key: &SessionKey, attempt: &Attempt, delay_ms: u64) -> Result<()>;
+
+    /// Takes the own lease back after a burial or a rebirth: works if it is missing, or ownerless with the same fence.
+    async fn adopt(&self, key: &SessionKey, replica: &ReplicaId, attempt: &Attempt, fence: Fence) -> Result<Adopted>;
+
+    /// Takes up to `attempts.len()` of the leases that are due, one per attempt. To be confirmed before the guard is
+    /// taken.
+    async fn claim(&self, replica: &ReplicaId, born: &Born, attempts: &[Attempt])
+    -> Result<Vec<(SessionKey, Attempt)>>;
+
+    /// Makes sure that somebody will take the session up: where no lease exists, an ownerless one that is due.
+    async fn ensure_due(&self, key: &SessionKey) -> Result<()>;
+
+    /// Tells the owner to look at the store. With `abort`, raises the lease's abort flag, too. Without an owner it does
+    /// nothing but raise the flag.
+    async fn poke(&self, key: &SessionKey, abort: bool) -> Result<()>;
+
+    /// Drops the lease of a deleted session, whoever holds it.
+    async fn forget(&self, key: &SessionKey) -> Result<()>;
+
+    /// Appends the events only if the session has no lease.
+    async fn append_if_idle(&self, key: &SessionKey, events: &[Entry]) -> Result<()>;
+
+    /// The status of each session of the tenant that has a lease, as the JSON of `wire::session::SessionStatus`.
+    async fn statuses(&self, tenant: &wire::tenant::Tenant) -> Result<HashMap<wire::ids::SessionId, String>>;
+}
