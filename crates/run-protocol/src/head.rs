@@ -24,6 +24,9 @@ pub struct Head {
     pub rev: u64,
     /// Whether the session lives.
     pub state: HeadState,
+    /// How the newest runs ended, oldest first: what their callers are answered.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endings: Vec<Ended>,
     /// Fields that a later version added.
     #[serde(flatten)]
     pub extra: serde_json::Map<String, Value>,
@@ -57,6 +60,7 @@ impl Head {
             clock: 0,
             rev: 0,
             state: HeadState::Live,
+            endings: Vec::new(),
             extra: serde_json::Map::new(),
         }
     }
@@ -97,11 +101,34 @@ impl Head {
         }
     }
 
-    /// Deals with every ticket up to `ticket`. Never goes back.
-    pub fn settle(&mut self, ticket: u64) {
-        self.settled = self.settled.max(ticket.min(self.issued));
+    /// Deals with every ticket up to `ticket`, with the same answer for all of them. Never goes back.
+    pub fn settle(&mut self, ticket: u64, answer: TicketAnswer) {
+        let upto = ticket.min(self.issued);
+        if upto > self.settled {
+            self.settled = upto;
+            self.endings.push(Ended { upto, answer });
+            let surplus = self.endings.len().saturating_sub(KEPT_ENDINGS);
+            self.endings.drain(..surplus);
+        }
         self.tries = 0;
     }
+
+    /// How the run ended that settled this ticket; none if it is open, or if that was too long ago.
+    pub fn ending(&self, ticket: u64) -> Option<&TicketAnswer> {
+        self.endings.iter().find(|ended| ended.upto >= ticket).map(|ended| &ended.answer)
+    }
+}
+
+/// A caller waits for its ticket from the moment it is given out, so only the newest endings are asked for.
+const KEPT_ENDINGS: usize = 32;
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ended {
+    /// The newest ticket that it settled.
+    pub upto: u64,
+    /// What the callers of all of them are answered.
+    pub answer: TicketAnswer,
 }
 
 /// A piece of open work that somebody waits for. The record that makes a prompt sure to be answered.
@@ -113,9 +140,6 @@ pub struct Ticket {
     pub body_hash: String,
     /// What kind of work it is.
     pub kind: TicketKind,
-    /// What the caller is answered, where it is not simply the newest assistant message.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub answer: Option<TicketAnswer>,
     /// Fields that a later version added.
     #[serde(flatten)]
     pub extra: serde_json::Map<String, Value>,
@@ -167,11 +191,13 @@ mod tests {
         head.issue();
         assert_eq!(head.stop(), Some(2));
         assert_eq!(head.issue(), 3);
-        head.settle(2);
+        head.settle(2, TicketAnswer::Dropped);
         assert!(head.is_open());
-        head.settle(1);
+        head.settle(1, TicketAnswer::Dropped);
         assert_eq!(head.settled, 2);
-        head.settle(9);
+        head.settle(9, TicketAnswer::Dropped);
         assert_eq!(head.settled, 3);
+        assert_eq!(head.ending(3), Some(&TicketAnswer::Dropped));
+        assert_eq!(head.ending(4), None);
     }
 }
