@@ -1,1 +1,213 @@
 //! The tool trait, the registry and the built-in tools.
+//!
+//! A tool is given its [`Call`]: where it works, what it may use, and a [`Host`], through which alone it reaches the
+//! run that called it. This crate knows nothing of storage or coordination.
+
+mod arguments;
+mod builtin;
+mod registry;
+mod truncate;
+
+pub use registry::{Registry, Resolved, Spec};
+pub use truncate::{Kept, truncate};
+
+use async_trait::async_trait;
+use sandbox::{ChildEnv, Identity, Limits};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use wire::event::Happened;
+use wire::ids::{MessageId, SessionId, ToolOutputId};
+
+/// Something that a model can call.
+#[async_trait]
+pub trait Tool: Send + Sync {
+    /// The name that a model calls it by.
+    fn name(&self) -> &'static str;
+
+    /// What it does, for the model.
+    fn description(&self) -> String;
+
+    /// The JSON schema of its arguments.
+    fn parameters(&self) -> Value;
+
+    /// Runs it. `input` is what the model gave; the tool checks it.
+    ///
+    /// # Cancellation
+    /// `call.cancel` asks it to end soon, with the output so far where there is some. Dropping the future ends it at
+    /// once: processes are killed, a file is either replaced as a whole or not at all.
+    async fn run(&self, input: Value, call: &Call) -> Result<Output, ToolError>;
+}
+
+/// One call of a tool.
+#[derive(Clone)]
+pub struct Call {
+    /// The directory of the instance; relative paths start here.
+    pub directory: PathBuf,
+    /// The root of the work tree; titles and permission patterns are relative to it. `/` outside of any project.
+    pub worktree: PathBuf,
+    /// The session.
+    pub session: SessionId,
+    /// The assistant message that holds the call.
+    pub message: MessageId,
+    /// The id that the model gave the call.
+    pub call_id: String,
+    /// The attempt that runs it; handed to the processes it starts.
+    pub identity: Identity,
+    /// Cancelled by an abort.
+    pub cancel: CancellationToken,
+    /// The run that called.
+    pub host: Arc<dyn Host>,
+    /// What is the same for all calls.
+    pub settings: Arc<ToolSettings>,
+}
+
+/// The run that called a tool, as the tool sees it.
+#[async_trait]
+pub trait Host: Send + Sync {
+    /// Evaluates the permission rules for each pattern, asks the user if they say so, and returns once allowed.
+    ///
+    /// # Errors
+    /// [`ToolError::Denied`], [`ToolError::Rejected`], [`ToolError::Aborted`] while waiting, [`ToolError::Lost`].
+    async fn ask(&self, ask: Ask) -> Result<(), ToolError>;
+
+    /// Makes it durable that the call has begun.
+    ///
+    /// Awaited after all asks and before the first effect outside of this process: after a take-over a call that had
+    /// begun is recorded as interrupted and never run again. A tool that only reads does not call it.
+    async fn begin(&self) -> Result<(), ToolError>;
+
+    /// Shows how far the call is. `metadata` replaces what was shown before.
+    async fn progress(&self, title: Option<String>, metadata: Value);
+
+    /// Publishes an event, such as `file.edited`.
+    async fn publish(&self, happened: Happened);
+
+    /// Waits until no other call, on any replica, edits `path` (absolute, symbolic links resolved).
+    ///
+    /// Held while a file is compared and replaced; dropped, it is free again.
+    async fn file_lock(&self, path: &Path) -> Result<Box<dyn Send>, ToolError>;
+
+    /// A new name for a file with a whole output.
+    fn new_output_id(&self) -> ToolOutputId;
+
+    /// Instruction files on the way from the work tree's root down to `file` that the model has not been shown yet.
+    ///
+    /// A host that returns one counts it as shown.
+    async fn instructions_near(&self, file: &Path) -> Vec<Instructions> {
+        let _ = file;
+        Vec::new()
+    }
+}
+
+/// A permission that a tool needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ask {
+    /// The permission's key: `edit`, `bash`, `external_directory`, ...
+    pub permission: String,
+    /// What it is needed for; every one must be allowed.
+    pub patterns: Vec<String>,
+    /// What is allowed from then on when the user answers "always".
+    pub always: Vec<String>,
+    /// For those who decide.
+    pub metadata: Value,
+}
+
+/// An instruction file and its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instructions {
+    /// Where it is, absolute.
+    pub path: PathBuf,
+    /// What it says.
+    pub text: String,
+}
+
+/// What is the same for all calls of all tools.
+#[derive(Clone, Debug)]
+pub struct ToolSettings {
+    /// The executable that becomes the supervisor of a command; see [`sandbox::SpawnSpec::supervisor_exe`].
+    pub supervisor_exe: PathBuf,
+    /// Without a beat of the replica for this long the processes of a tool are killed.
+    pub ttl: Duration,
+    /// The shell that runs commands, such as `/bin/bash`.
+    pub shell: PathBuf,
+    /// The environment of commands.
+    pub env: ChildEnv,
+    /// What commands may use.
+    pub limits: Limits,
+    /// Where whole outputs are kept when a model gets only a piece.
+    pub output_dir: PathBuf,
+    /// A model gets at most this many lines of an output.
+    pub max_lines: usize,
+    /// A model gets at most this many bytes of an output.
+    pub max_bytes: usize,
+    /// A kept output is cut off after this many bytes.
+    pub max_kept_bytes: u64,
+    /// A command that names no timeout of its own gets this one.
+    pub bash_timeout: Duration,
+}
+
+impl ToolSettings {
+    /// The defaults, for a supervisor and a place for outputs.
+    pub fn new(supervisor_exe: PathBuf, output_dir: PathBuf, env: ChildEnv) -> Self {
+        Self {
+            supervisor_exe,
+            ttl: Duration::from_secs(10),
+            shell: "/bin/bash".into(),
+            env,
+            limits: Limits::default(),
+            output_dir,
+            max_lines: 2000,
+            max_bytes: 50 * 1024,
+            max_kept_bytes: 256 * 1024 * 1024,
+            bash_timeout: Duration::from_secs(120),
+        }
+    }
+}
+
+/// What a tool brought about.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Output {
+    /// For people: a path, a command.
+    pub title: String,
+    /// For the model.
+    pub output: String,
+    /// The tool's own; an object.
+    pub metadata: Value,
+    /// File parts without their ids: `{type: "file", mime, url}`.
+    pub attachments: Option<Vec<Value>>,
+}
+
+/// A tool brought nothing about.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ToolError {
+    /// It failed. The text is the model's answer; the run goes on.
+    #[error("{0}")]
+    Failed(String),
+    /// A rule forbids it. The text is the model's answer; the run goes on.
+    #[error("{0}")]
+    Denied(String),
+    /// The user rejected it. Without feedback the run ends after this step.
+    #[error("{}", rejection(.feedback.as_deref()))]
+    Rejected {
+        /// What the user said.
+        feedback: Option<String>,
+    },
+    /// An abort ended it.
+    #[error("Tool execution aborted")]
+    Aborted,
+    /// The run has lost its lease or was fenced off: nothing may be written any more.
+    #[error("the run belongs to another attempt")]
+    Lost,
+}
+
+fn rejection(feedback: Option<&str>) -> String {
+    match feedback {
+        None => "The user rejected permission to use this specific tool call.".into(),
+        Some(said) => {
+            format!("The user rejected permission to use this specific tool call with the following feedback: {said}")
+        }
+    }
+}

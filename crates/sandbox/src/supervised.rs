@@ -1,0 +1,234 @@
+//! A command under a supervisor, seen from the replica.
+
+use crate::report::{Report, order};
+use crate::{ChildEnv, Limits};
+use bytes::Bytes;
+use rustix::process::{Pid, Signal, kill_process_group};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+/// One chunk of output holds at most this many bytes.
+const CHUNK: usize = 32 * 1024;
+
+/// So many chunks wait for their reader; then the command itself waits in its write.
+const CHUNKS: usize = 16;
+
+/// A supervisor must say within this time whether the command started.
+const START_WAIT: Duration = Duration::from_secs(10);
+
+/// A line of a report is never longer than this.
+const REPORT_BYTES: u64 = 64 * 1024;
+
+/// On whose behalf a command runs. It stands in the supervisor's arguments, where operators see it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The session.
+    pub session: String,
+    /// The attempt.
+    pub attempt: String,
+    /// The attempt's fence.
+    pub fence: u64,
+}
+
+/// What to run, and how.
+#[derive(Clone, Debug)]
+pub struct SpawnSpec {
+    /// The program; looked up in the `PATH` of `env` when it is a bare name.
+    pub program: OsString,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// Its working directory.
+    pub cwd: PathBuf,
+    /// Its whole environment.
+    pub env: ChildEnv,
+    /// What it may use.
+    pub limits: Limits,
+    /// Without a beat for this long everything is killed.
+    pub ttl: Duration,
+    /// The command line that becomes the supervisor: an executable which, with `supervise` as its first argument, calls
+    /// [`crate::supervisor::main`] with the rest.
+    pub supervisor_exe: PathBuf,
+    /// On whose behalf.
+    pub identity: Identity,
+}
+
+/// A command could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// The supervisor itself did not start.
+    #[error("the supervisor did not start: {0}")]
+    Supervisor(#[from] std::io::Error),
+    /// The supervisor started, the command did not.
+    #[error("{0}")]
+    Command(String),
+    /// The supervisor said nothing in time, or ended.
+    #[error("the supervisor did not answer")]
+    Silent,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Exit {
+    /// Its exit code, unless a signal ended it.
+    pub code: Option<i32>,
+    /// The signal that ended it. Both are `None` when the supervisor vanished without a report.
+    pub signal: Option<i32>,
+}
+
+/// A running command. Dropping it kills the command and everything that it started.
+pub struct Supervised {
+    output: mpsc::Receiver<Bytes>,
+    orders: mpsc::Sender<u8>,
+    exit: watch::Receiver<Option<Exit>>,
+}
+
+impl Supervised {
+    /// Starts a command and waits until it runs.
+    ///
+    /// # Errors
+    /// See [`SpawnError`]; nothing is left running then.
+    ///
+    /// # Cancellation
+    /// Dropping the future kills what was started.
+    pub async fn spawn(spec: SpawnSpec) -> Result<Self, SpawnError> {
+        let mut child = supervisor_command(&spec).spawn()?;
+        let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(SpawnError::Silent);
+        };
+        let (orders, order_queue) = mpsc::channel(4);
+        let (chunks, output) = mpsc::channel(CHUNKS);
+        let (exit_sender, exit) = watch::channel(None);
+        let (started_sender, started) = oneshot::channel();
+        tokio::spawn(beat(stdin, order_queue, spec.ttl / 4));
+        tokio::spawn(pump(stdout, chunks));
+        tokio::spawn(follow(child, stderr, started_sender, exit_sender));
+        match timeout(START_WAIT, started).await {
+            Ok(Ok(Ok(()))) => Ok(Self { output, orders, exit }),
+            Ok(Ok(Err(error))) => Err(SpawnError::Command(error)),
+            Ok(Err(_)) | Err(_) => Err(SpawnError::Silent),
+        }
+    }
+
+    /// The next piece of output, standard output and error merged; `None` when there will be no more.
+    ///
+    /// A command that writes faster than this is called waits in its write: the memory used here is bounded.
+    ///
+    /// # Cancellation
+    /// Nothing is lost.
+    pub async fn output(&mut self) -> Option<Bytes> {
+        self.output.recv().await
+    }
+
+    /// Asks the command to end: SIGTERM to its group, and SIGKILL to everything after three seconds. Does not wait.
+    pub fn stop(&self) {
+        // A full queue holds an order already, a closed one means that the supervisor is gone.
+        let _ = self.orders.try_send(order::STOP);
+    }
+
+    /// Waits until the command and everything that it started is gone.
+    ///
+    /// Output that nobody reads can keep a command from ending: read it until `None`, or call [`Supervised::stop`].
+    ///
+    /// # Cancellation
+    /// May be called again.
+    pub async fn wait(&mut self) -> Exit {
+        match self.exit.wait_for(Option::is_some).await {
+            Ok(exit) => exit.unwrap_or_default(),
+            Err(_) => Exit::default(),
+        }
+    }
+}
+
+fn supervisor_command(spec: &SpawnSpec) -> Command {
+    let mut command = Command::new(&spec.supervisor_exe);
+    command
+        .arg("supervise")
+        .arg(format!("--session={}", spec.identity.session))
+        .arg(format!("--attempt={}", spec.identity.attempt))
+        .arg(format!("--fence={}", spec.identity.fence))
+        .arg(format!("--ttl-ms={}", spec.ttl.as_millis()))
+        .arg(format!("--open-files={}", spec.limits.open_files));
+    if let Some(bytes) = spec.limits.file_bytes {
+        command.arg(format!("--file-bytes={bytes}"));
+    }
+    command.arg("--").arg(&spec.program).args(&spec.args);
+    command
+        .env_clear()
+        .envs(spec.env.iter())
+        .current_dir(&spec.cwd)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Beats and passes orders on. Its end, also by the end of the runtime, closes the pipe, which kills the command.
+async fn beat(mut stdin: ChildStdin, mut orders: mpsc::Receiver<u8>, every: Duration) {
+    let mut ticks = interval(every.max(Duration::from_millis(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let byte = tokio::select! {
+            order = orders.recv() => match order {
+                Some(order) => order,
+                None => return,
+            },
+            _ = ticks.tick() => order::BEAT,
+        };
+        if stdin.write_all(&[byte]).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn pump(mut stdout: ChildStdout, chunks: mpsc::Sender<Bytes>) {
+    loop {
+        let mut chunk = Vec::with_capacity(CHUNK);
+        match (&mut stdout).take(CHUNK as u64).read_buf(&mut chunk).await {
+            Ok(read) if read > 0 => {}
+            _ => return,
+        }
+        if chunks.send(chunk.into()).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads the supervisor's reports to their end, then reaps it.
+async fn follow(
+    mut child: Child,
+    stderr: ChildStderr,
+    started: oneshot::Sender<Result<(), String>>,
+    exit: watch::Sender<Option<Exit>>,
+) {
+    let mut lines = BufReader::new(stderr.take(REPORT_BYTES)).lines();
+    let mut started = Some(started);
+    let mut group = None;
+    let mut end = None;
+    while let Ok(Some(line)) = lines.next_line().await {
+        match serde_json::from_str(&line) {
+            Ok(Report::Started { pid }) => {
+                group = Pid::from_raw(pid);
+                started.take().map(|sender| sender.send(Ok(())));
+            }
+            Ok(Report::Failed { error }) => {
+                started.take().map(|sender| sender.send(Err(error)));
+            }
+            Ok(Report::Exited { code, signal }) => end = Some(Exit { code, signal }),
+            Err(_) => tracing::warn!(line, "a supervisor said something else than a report"),
+        }
+    }
+    if let (None, Some(group)) = (end, group) {
+        // Something killed the supervisor. What is left of the command is in its group, as far as we can still know it.
+        tracing::warn!(%group, "a supervisor ended without a report; killing the command's group");
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    let _ = child.wait().await;
+    let _ = exit.send(Some(end.unwrap_or_default()));
+}

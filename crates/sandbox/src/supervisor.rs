@@ -1,0 +1,267 @@
+//! The process between a replica and a command.
+//!
+//! One thread, no runtime: it sleeps in `poll` until the replica says something, the command ends or a deadline passes.
+//! It adopts what the command leaves behind (it is a *subreaper*), so that a daemon which left the process group and
+//! lost its parent is its child, and can be found and killed.
+//!
+//! When the command itself ends, what it left running in the background gets [`LEFTOVER_GRACE`] to end, too, and is
+//! killed then: no process outlives its tool call.
+
+use crate::report::{Report, order};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group,
+    pidfd_open, set_child_subreaper, setrlimit, setsid, wait,
+};
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a command has between SIGTERM and SIGKILL.
+pub const STOP_GRACE: Duration = Duration::from_secs(3);
+
+/// How long what a command left in the background has to end by itself once the command ended.
+pub const LEFTOVER_GRACE: Duration = Duration::from_millis(250);
+
+/// Between two rounds of killing, for the kernel to hand over the orphans.
+const KILL_PAUSE: Duration = Duration::from_millis(2);
+
+/// The body of the supervisor process. `args` are those behind the word `supervise`.
+///
+/// Call it before anything else in `main`: it must be the only thread.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let outcome = Settings::parse(args).and_then(|settings| {
+        let supervisor = Supervisor::start(&settings).map_err(|error| error.to_string())?;
+        Ok(supervisor.run())
+    });
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&Report::Failed { error });
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The replica may be gone: then nobody is interested in the report.
+fn report(report: &Report) {
+    if let Ok(mut line) = serde_json::to_vec(report) {
+        line.push(b'\n');
+        let _ = io::stderr().write_all(&line);
+    }
+}
+
+/// What the replica hands over in the arguments.
+struct Settings {
+    ttl: Duration,
+    open_files: u64,
+    file_bytes: Option<u64>,
+    program: OsString,
+    args: Vec<OsString>,
+}
+
+impl Settings {
+    fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
+        let mut args = args.into_iter();
+        let mut options = Vec::new();
+        for arg in args.by_ref() {
+            if arg == "--" {
+                break;
+            }
+            options.push(arg.into_string().map_err(|arg| format!("not text: {arg:?}"))?);
+        }
+        let option = |name: &str| -> Result<Option<u64>, String> {
+            let value = options.iter().find_map(|option| option.strip_prefix(name)?.strip_prefix('='));
+            value.map(|value| value.parse().map_err(|_| format!("not a number: {name}={value}"))).transpose()
+        };
+        let missing = |name: &str| format!("missing: {name}");
+        Ok(Self {
+            ttl: Duration::from_millis(option("--ttl-ms")?.ok_or_else(|| missing("--ttl-ms"))?),
+            open_files: option("--open-files")?.ok_or_else(|| missing("--open-files"))?,
+            file_bytes: option("--file-bytes")?,
+            program: args.next().ok_or_else(|| missing("a command"))?,
+            args: args.collect(),
+        })
+    }
+}
+
+/// A supervisor whose command was started.
+struct Supervisor {
+    ttl: Duration,
+    /// The command's process and process group.
+    command: Pid,
+    /// Readable once the command ended.
+    command_end: OwnedFd,
+    /// How the command ended, once it was reaped.
+    status: Option<WaitStatus>,
+}
+
+/// Why the supervisor woke.
+enum Woken {
+    /// The replica wrote something.
+    Orders,
+    /// The command ended.
+    Ended,
+    /// Time passed, or a signal came.
+    Nothing,
+}
+
+impl Supervisor {
+    fn start(settings: &Settings) -> io::Result<Self> {
+        // Without a terminal: Ctrl-C there is for the replica, and the command cannot ask for passwords on it.
+        setsid()?;
+        set_child_subreaper(Some(getpid()))?;
+        // Set here, where they are inherited from: that needs no code between fork and exec.
+        limit(Resource::Core, 0)?;
+        limit(Resource::Nofile, settings.open_files)?;
+        if let Some(bytes) = settings.file_bytes {
+            limit(Resource::Fsize, bytes)?;
+        }
+        let output = rustix::io::dup(rustix::stdio::stdout())?;
+        let nothing = fs::File::open("/dev/null")?;
+        let child = Command::new(&settings.program)
+            .args(&settings.args)
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(rustix::io::dup(&output)?)
+            .stderr(output)
+            .spawn()
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", settings.program.display())))?;
+        // Only the command and its children hold the pipe now: its end is theirs.
+        rustix::stdio::dup2_stdout(nothing)?;
+        let command = Pid::from_child(&child);
+        let command_end = pidfd_open(command, PidfdFlags::empty()).inspect_err(|_| {
+            let _ = kill_process_group(command, Signal::KILL);
+        })?;
+        report(&Report::Started { pid: command.as_raw_nonzero().get() });
+        Ok(Self { ttl: settings.ttl, command, command_end, status: None })
+    }
+
+    /// Watches until the command ended by itself, was stopped, or the replica is gone; then nothing is left of it.
+    fn run(mut self) {
+        let mut last_beat = Instant::now();
+        let mut kill_at: Option<Instant> = None;
+        let mut ended = false;
+        loop {
+            let silent_at = last_beat + self.ttl;
+            let next = kill_at.map_or(silent_at, |at| at.min(silent_at));
+            let now = Instant::now();
+            if now >= next || (ended && self.reap()) {
+                break;
+            }
+            // Leftovers of an ended command are waited for by looking: they are orphans, there is nothing to poll.
+            let pause = if ended { Duration::from_millis(5) } else { next - now };
+            match self.sleep(pause, !ended) {
+                Woken::Orders => match read_orders() {
+                    None => break,
+                    Some(stop) => {
+                        last_beat = Instant::now();
+                        if stop && kill_at.is_none() {
+                            self.signal_group(Signal::TERM);
+                            kill_at = Some(last_beat + STOP_GRACE);
+                        }
+                    }
+                },
+                Woken::Ended => {
+                    ended = true;
+                    let grace = Instant::now() + LEFTOVER_GRACE;
+                    kill_at = Some(kill_at.map_or(grace, |at| at.min(grace)));
+                }
+                Woken::Nothing => {}
+            }
+            if !ended {
+                self.reap();
+            }
+        }
+        self.kill_all();
+        let status = self.status;
+        report(&Report::Exited {
+            code: status.and_then(WaitStatus::exit_status),
+            signal: status.and_then(WaitStatus::terminating_signal),
+        });
+    }
+
+    fn sleep(&self, pause: Duration, watch_command: bool) -> Woken {
+        let stdin = rustix::stdio::stdin();
+        let mut fds = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(&self.command_end, PollFlags::IN)];
+        let watched = if watch_command { 2 } else { 1 };
+        // Rounded up, or the last fraction of a millisecond would be spent spinning.
+        let pause = Timespec::try_from(pause + Duration::from_millis(1)).ok();
+        match poll(&mut fds[..watched], pause.as_ref()) {
+            Err(_) => Woken::Nothing,
+            Ok(_) if !fds[0].revents().is_empty() => Woken::Orders,
+            Ok(_) if !fds[1].revents().is_empty() => Woken::Ended,
+            Ok(_) => Woken::Nothing,
+        }
+    }
+
+    /// The group's number is the command's own until the command is reaped; after that it may be someone else's.
+    fn signal_group(&self, signal: Signal) {
+        if self.status.is_none() {
+            let _ = kill_process_group(self.command, signal);
+        }
+    }
+
+    /// Reaps what ended; true when no child is left at all.
+    fn reap(&mut self) -> bool {
+        loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some((pid, status))) if pid == self.command => self.status = Some(status),
+                Ok(Some(_)) | Err(Errno::INTR) => {}
+                Ok(None) => return false,
+                Err(_) => return true,
+            }
+        }
+    }
+
+    /// Kills everything below this process.
+    ///
+    /// Only direct children are killed: no one else can reap those, so their numbers cannot have passed to strangers.
+    /// Their children become ours when they die, and are killed in the next round. `wait` tells when none is left.
+    fn kill_all(&mut self) {
+        self.signal_group(Signal::KILL);
+        while !self.reap() {
+            for child in children() {
+                let _ = kill_process(child, Signal::KILL);
+            }
+            std::thread::sleep(KILL_PAUSE);
+        }
+    }
+}
+
+/// Reads what the replica wrote. `None`: the replica is gone. `Some(true)`: it wants the command to end.
+fn read_orders() -> Option<bool> {
+    let mut bytes = [0; 64];
+    match rustix::io::read(rustix::stdio::stdin(), &mut bytes) {
+        Ok(0) => None,
+        Ok(read) => Some(bytes[..read].contains(&order::STOP)),
+        Err(Errno::INTR | Errno::AGAIN) => Some(false),
+        Err(_) => None,
+    }
+}
+
+fn limit(resource: Resource, value: u64) -> io::Result<()> {
+    let highest = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
+    let value = Some(value.min(highest));
+    Ok(setrlimit(resource, Rlimit { current: value, maximum: value })?)
+}
+
+/// The direct children of this process. Looked up in every process's parent, since not every kernel lists children.
+fn children() -> Vec<Pid> {
+    let own = getpid().as_raw_nonzero().get();
+    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
+    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| parent(*pid) == Some(own)).filter_map(Pid::from_raw).collect()
+}
+
+/// The fourth field of `/proc/<pid>/stat`; the second, a name in parentheses, may hold anything.
+fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    behind_name.split_whitespace().nth(1)?.parse().ok()
+}

@@ -1,0 +1,3 @@
+//! The built-in tools, a file each.
+
+pub(crate) mod invalid;

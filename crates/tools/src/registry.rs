@@ -1,0 +1,106 @@
+//! Which tools there are, and which one a model means.
+
+use crate::{Tool, builtin};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+/// The tool that stands in for calls that cannot be made.
+const INVALID: &str = "invalid";
+
+/// The tools of a server, in the order in which they are listed.
+#[derive(Clone)]
+pub struct Registry {
+    tools: Vec<Arc<dyn Tool>>,
+}
+
+/// A tool as a model is told of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Spec {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does.
+    pub description: String,
+    /// The JSON schema of its arguments.
+    pub parameters: Value,
+}
+
+/// What a model meant.
+#[derive(Clone)]
+pub enum Resolved {
+    /// A tool, and its arguments as JSON. The tool itself checks them against its schema.
+    Known(Arc<dyn Tool>, Value),
+    /// Nothing that can be run: the call becomes one of the tool `invalid` with this as its input.
+    Invalid {
+        /// The name that the model used.
+        tool: String,
+        /// What is wrong.
+        error: String,
+    },
+}
+
+impl Registry {
+    /// The built-in tools.
+    pub fn builtin() -> Self {
+        Self { tools: vec![Arc::new(builtin::invalid::Invalid)] }
+    }
+
+    /// Adds a tool behind the others, or puts it in the place of the one with its name.
+    pub fn with(mut self, tool: Arc<dyn Tool>) -> Self {
+        match self.tools.iter_mut().find(|known| known.name() == tool.name()) {
+            Some(known) => *known = tool,
+            None => self.tools.push(tool),
+        }
+        self
+    }
+
+    /// The tool of this very name.
+    pub fn get(&self, name: &str) -> Option<Arc<dyn Tool>> {
+        self.tools.iter().find(|tool| tool.name() == name).cloned()
+    }
+
+    /// All names, in the registry's order, `invalid` among them.
+    pub fn names(&self) -> Vec<&'static str> {
+        self.tools.iter().map(|tool| tool.name()).collect()
+    }
+
+    /// What models are told, by name; `invalid` is never offered.
+    pub fn specs(&self) -> Vec<Spec> {
+        let offered = self.tools.iter().filter(|tool| tool.name() != INVALID);
+        let mut specs: Vec<Spec> = offered
+            .map(|tool| Spec { name: tool.name(), description: tool.description(), parameters: tool.parameters() })
+            .collect();
+        specs.sort_by_key(|spec| spec.name);
+        specs
+    }
+
+    /// Which tool a model means by `name`, with the text of its arguments.
+    ///
+    /// A name in the wrong case is mended, an empty text is `{}`. `offered` are the names that the model was told of,
+    /// for the error's text.
+    pub fn resolve(&self, name: &str, arguments: &str, offered: &[&str]) -> Resolved {
+        let Some(tool) = self.get(name).or_else(|| self.get(&name.to_lowercase())) else {
+            let mut names: Vec<&str> = offered.iter().copied().chain([INVALID]).collect();
+            names.sort_unstable();
+            let error =
+                format!("Model tried to call unavailable tool '{name}'. Available tools: {}.", names.join(", "));
+            return Resolved::Invalid { tool: name.into(), error };
+        };
+        if arguments.trim().is_empty() {
+            return Resolved::Known(tool, Value::Object(Map::new()));
+        }
+        match serde_json::from_str(arguments) {
+            Ok(input) => Resolved::Known(tool, input),
+            Err(cause) => {
+                let error = format!(
+                    "Invalid input for tool {name}: JSON parsing failed: Text: {arguments}.\nError message: {cause}"
+                );
+                Resolved::Invalid { tool: name.into(), error }
+            }
+        }
+    }
+
+    /// The tool that a call becomes when it is [`Resolved::Invalid`].
+    pub fn invalid(&self) -> Arc<dyn Tool> {
+        Arc::new(builtin::invalid::Invalid)
+    }
+}
