@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use run_protocol::{Fence, RecordVersion};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 use tokio::sync::mpsc;
 use wire::ids::SessionId;
 use wire::tenant::Tenant;
@@ -17,6 +18,21 @@ pub struct Cursor(pub String);
 
 /// Counts the batches of one replica and tenant, from 1: a batch that is sent again is appended once.
 pub type BatchNumber = u64;
+
+/// What a log keeps: entries that are older go, and then the oldest while the log is larger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogLimits {
+    /// How long an entry is kept. A log that got nothing for so long is gone.
+    pub age: Duration,
+    /// How many bytes a tenant's entries take together.
+    pub bytes: usize,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self { age: Duration::from_secs(600), bytes: 64 << 20 }
+    }
+}
 
 /// One event to append.
 #[derive(Clone, Debug, PartialEq)]

@@ -6,6 +6,9 @@ use async_trait::async_trait;
 use run_protocol::Fence;
 use std::collections::HashMap;
 
+/// The status of a session that is worked on or waits for work, as JSON.
+pub const BUSY: &str = r#"{"type":"busy"}"#;
+
 /// What a lease is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseKind {
@@ -110,4 +113,8 @@ pub trait Leases: Send + Sync {
 
     /// The status of each session of the tenant that has a lease, as the JSON of `wire::session::SessionStatus`.
     async fn statuses(&self, tenant: &wire::tenant::Tenant) -> Result<HashMap<wire::ids::SessionId, String>>;
+
+    /// The attempt that holds a session's lease; none where it is missing or ownerless. For a replica that owns a lease
+    /// of which it knows nothing, since an answer was lost: it hands it over with this.
+    async fn attempt_of(&self, key: &SessionKey) -> Result<Option<Attempt>>;
 }

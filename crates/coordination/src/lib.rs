@@ -10,7 +10,7 @@ pub mod locks;
 pub mod memory;
 pub mod registry;
 
-pub use events::{Appended, BatchNumber, Cursor, Entry, EventLog, Read, Subscription};
+pub use events::{Appended, BatchNumber, Cursor, Entry, EventLog, LogLimits, Read, Subscription};
 pub use keys::{Attempt, Born, ReplicaId, SessionKey};
 pub use leases::{Adopted, Enter, Entered, LeaseKind, Leases, Released};
 pub use locks::{LockGuard, Locks};
