@@ -1,0 +1,33 @@
+//! The system message of a model request.
+
+use crate::agent::Agent;
+use crate::instance::Instance;
+use crate::model::Model;
+use crate::prompts;
+
+/// The layers, joined by newlines: the agent's prompt (or the base prompt), what surrounds the agent, the files with
+/// rules, each headed by its path, and what the prompt itself adds (`extra`).
+///
+/// `now_date` is today's date for the model to read, in any form.
+pub fn system_prompt(instance: &Instance, agent: &Agent, model: &Model, now_date: &str, extra: Option<&str>) -> String {
+    let mut layers = vec![agent.prompt.as_deref().unwrap_or(prompts::BASE).to_owned()];
+    layers.push(environment(instance, model, now_date));
+    for instruction in &instance.instructions {
+        layers.push(format!("Rules from {}:\n{}", instruction.path.display(), instruction.text.trim_end()));
+    }
+    layers.extend(extra.filter(|text| !text.is_empty()).map(str::to_owned));
+    layers.join("\n\n")
+}
+
+fn environment(instance: &Instance, model: &Model, now_date: &str) -> String {
+    let repository = if instance.project.vcs.is_some() { "yes" } else { "no" };
+    format!(
+        "You are run by the model {}/{}. Where you are:\n<environment>\n  working directory: {}\n  root of the work tree: {}\n  \
+         git repository: {repository}\n  platform: {}\n  date: {now_date}\n</environment>",
+        model.provider_id,
+        model.api_id,
+        instance.directory.display(),
+        instance.worktree.display(),
+        std::env::consts::OS,
+    )
+}
