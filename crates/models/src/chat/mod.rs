@@ -69,10 +69,14 @@ impl Provider for OpenAiCompatible {
     }
 }
 
+/// The address to post to. A query stays where it belongs.
 fn address(base_url: &str) -> Result<Url, ModelError> {
-    let text = format!("{}/chat/completions", base_url.trim_end_matches('/'));
-    let url = Url::parse(&text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    url.ok_or_else(|| ModelError::Invalid { message: "The provider's base URL is not an http or https address".into() })
+    let url = Url::parse(base_url).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    let invalid = || ModelError::Invalid { message: "The provider's base URL is not an http or https address".into() };
+    let mut url = url.ok_or_else(invalid)?;
+    let path = format!("{}/chat/completions", url.path().trim_end_matches('/'));
+    url.set_path(&path);
+    Ok(url)
 }
 
 fn is_loopback(url: &Url) -> bool {
