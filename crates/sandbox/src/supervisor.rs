@@ -35,12 +35,13 @@ const KILL_PAUSE: Duration = Duration::from_millis(2);
 ///
 /// Call it before anything else in `main`: it must be the only thread.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let outcome = Settings::parse(args).and_then(|settings| {
-        let supervisor = Supervisor::start(&settings).map_err(|error| error.to_string())?;
-        Ok(supervisor.run())
-    });
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+    let started = Settings::parse(args)
+        .and_then(|settings| Supervisor::start(&settings).map_err(|error| error.to_string()));
+    match started {
+        Ok(supervisor) => {
+            supervisor.run();
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             report(&Report::Failed { error });
             ExitCode::FAILURE

@@ -4,8 +4,12 @@
 //! run that called it. This crate knows nothing of storage or coordination.
 
 mod arguments;
+mod bash_commands;
 mod builtin;
+mod patch;
+mod paths;
 mod registry;
+mod replace;
 mod truncate;
 
 pub use registry::{Registry, Resolved, Spec};

@@ -41,7 +41,15 @@ pub enum Resolved {
 impl Registry {
     /// The built-in tools.
     pub fn builtin() -> Self {
-        Self { tools: vec![Arc::new(builtin::invalid::Invalid)] }
+        Self {
+            tools: vec![
+                Arc::new(builtin::invalid::Invalid),
+                Arc::new(builtin::bash::Bash),
+                Arc::new(builtin::read::Read),
+                Arc::new(builtin::edit::Edit),
+                Arc::new(builtin::write::Write),
+            ],
+        }
     }
 
     /// Adds a tool behind the others, or puts it in the place of the one with its name.

@@ -1,0 +1,154 @@
+//! Replacing a file as a whole.
+
+use crate::{Call, ToolError};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use wire::event::{file_edited, file_watcher_updated};
+
+/// A file that is read as a whole to be changed is not larger than this.
+const MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Opens a regular file without ever waiting for it, as a pipe without a writer would make us.
+///
+/// # Errors
+/// Also for everything that is no regular file.
+pub(crate) fn open_regular(path: &Path) -> io::Result<fs::File> {
+    let file = fs::File::from(openat(CWD, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?);
+    match file.metadata()? {
+        metadata if metadata.is_file() => Ok(file),
+        metadata if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        _ => Err(io::Error::other("not a regular file")),
+    }
+}
+
+/// The text of a file; `None` if there is none.
+///
+/// # Errors
+/// Also if it is no UTF-8: it could not be written back unchanged.
+pub(crate) async fn read_text(path: &Path) -> Result<Option<String>, ToolError> {
+    let Some(bytes) = read(path).await? else { return Ok(None) };
+    let text = String::from_utf8(bytes);
+    text.map(Some).map_err(|_| ToolError::Failed(format!("{}: not UTF-8 text", path.display())))
+}
+
+/// The text of a file, only to be shown; `None` if there is none.
+pub(crate) async fn read_lossy(path: &Path) -> Result<Option<String>, ToolError> {
+    Ok(read(path).await?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+async fn read(path: &Path) -> Result<Option<Vec<u8>>, ToolError> {
+    let shown = path.display().to_string();
+    let path = path.to_owned();
+    let read = move || {
+        let file = match open_regular(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let mut bytes = Vec::new();
+        file.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > MAX_BYTES { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(Some(bytes)) }
+    };
+    blocking(read).await.map_err(|error| explain(error, &shown))
+}
+
+/// Replaces a file by `text`, or makes it and the folders above it. A reader sees the old text or the new one.
+pub(crate) async fn write_text(path: &Path, text: String) -> Result<(), ToolError> {
+    let shown = path.display().to_string();
+    let path = path.to_owned();
+    blocking(move || replace(&path, text.as_bytes())).await.map_err(|error| explain(error, &shown))
+}
+
+/// Tells clients that a tool wrote `path`.
+pub(crate) async fn publish(call: &Call, path: &Path, existed: bool) {
+    let path = path.display().to_string();
+    call.host.publish(file_edited(&path)).await;
+    call.host.publish(file_watcher_updated(&path, if existed { "change" } else { "add" })).await;
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+fn explain(error: io::Error, path: &str) -> ToolError {
+    match error.kind() {
+        io::ErrorKind::IsADirectory => ToolError::Failed(format!("Path is a directory, not a file: {path}")),
+        _ => ToolError::Failed(format!("{path}: {error}")),
+    }
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    fs::create_dir_all(folder)?;
+    let old_mode = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+        Ok(metadata) if !metadata.is_file() => return Err(io::Error::other("not a regular file")),
+        Ok(metadata) if metadata.permissions().readonly() => return Err(io::ErrorKind::PermissionDenied.into()),
+        Ok(metadata) => Some(metadata.permissions().mode()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let (beside, mut file) = create_beside(folder, name)?;
+    let written = file.write_all(bytes).and_then(|()| match old_mode {
+        Some(mode) => file.set_permissions(fs::Permissions::from_mode(mode)),
+        None => Ok(()),
+    });
+    written.and_then(|()| fs::rename(&beside, path)).inspect_err(|_| {
+        let _ = fs::remove_file(&beside);
+    })
+}
+
+/// A new file beside the one to replace. Its name is free: whoever took it before, here or on another replica, is found
+/// by `create_new`.
+fn create_beside(folder: &Path, name: &std::ffi::OsStr) -> io::Result<(PathBuf, fs::File)> {
+    let pid = std::process::id();
+    let mut last = io::Error::from(io::ErrorKind::AlreadyExists);
+    for attempt in 0..100 {
+        // Names may have 255 bytes; the original one is cut to leave room for what makes this one different.
+        let short: String = name.to_string_lossy().chars().take(40).collect();
+        let path = folder.join(format!(".{short}.{pid}-{attempt}.tmp"));
+        match fs::File::create_new(&path) {
+            Ok(file) => return Ok((path, file)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_replaced_file_keeps_its_mode_and_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/er/run.sh");
+        write_text(&path, "one".into()).await.unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o751)).unwrap();
+        write_text(&path, "two".into()).await.unwrap();
+        assert_eq!(read_text(&path).await.unwrap().as_deref(), Some("two"));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o751);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_regular_file_is_neither_read_nor_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        rustix::fs::mknodat(CWD, &pipe, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        for path in [pipe.as_path(), dir.path(), Path::new("/dev/zero")] {
+            assert!(read_text(path).await.is_err(), "{path:?}");
+            assert!(write_text(path, "x".into()).await.is_err(), "{path:?}");
+        }
+        let read_only = dir.path().join("read-only");
+        fs::write(&read_only, "x").unwrap();
+        fs::set_permissions(&read_only, fs::Permissions::from_mode(0o444)).unwrap();
+        assert!(write_text(&read_only, "y".into()).await.is_err());
+        assert_eq!(read_text(&dir.path().join("none")).await.unwrap(), None);
+    }
+}
