@@ -9,7 +9,7 @@ mod locks;
 mod registry;
 mod state;
 
-pub use locks::MemoryLocks;
+pub use locks::{MemoryLockGuard, MemoryLocks};
 
 use crate::{LogLimits, Ports};
 use state::State;

@@ -1,0 +1,79 @@
+-- What several operations do with a lease. `s` is "tenant/session"; `rid`, `att` and `fence` are '' where there is none.
+--
+-- lease hash: rid att fence kind want status abort.  Kept in step with it: the owner's `runs` set, `due` while there is no
+-- owner, and `busy`, which holds the status of each lease of a tenant.
+
+local BUSY = '{"type":"busy"}'
+
+-- Milliseconds by this server's clock: for back-off and retention only.
+local function now_ms()
+  local now = redis.call('TIME')
+  return now[1] * 1000 + math.floor(now[2] / 1000)
+end
+
+-- A replica under burial has an 'x' before its last beat: it is dead, but its leases are still being freed.
+local function is_alive(rid)
+  local beat = redis.call('HGET', alive(), rid)
+  return beat and string.sub(beat, 1, 1) ~= 'x'
+end
+
+-- The mark to report to a replica that knows another one, else false. Who is told is entered into the new fleet at once,
+-- so that what it adopts there can be buried.
+local function reborn(rid, known, proposal)
+  redis.call('SET', born(), proposal, 'NX')
+  local mark = redis.call('GET', born())
+  if mark == known then return false end
+  redis.call('HSETNX', alive(), rid, 0)
+  return mark
+end
+
+local function set_status(s, status)
+  local tenant, session = string.match(s, '^([^/]*)/(.*)$')
+  redis.call('HSET', lease(s), 'status', status)
+  redis.call('HSET', busy(tenant), session, status)
+end
+
+local function create(s)
+  redis.call('HSET', lease(s), 'rid', '', 'att', '', 'fence', '', 'kind', 'run', 'want', 0, 'abort', 0)
+  set_status(s, BUSY)
+end
+
+local function own(s, rid, att)
+  redis.call('HSET', lease(s), 'rid', rid, 'att', att)
+  redis.call('SADD', runs(rid), s)
+  redis.call('ZREM', due(), s)
+end
+
+local function disown(s, rid, from)
+  redis.call('HSET', lease(s), 'rid', '', 'att', '')
+  redis.call('SREM', runs(rid), s)
+  redis.call('ZADD', due(), from, s)
+end
+
+local function drop(s)
+  local rid = redis.call('HGET', lease(s), 'rid')
+  if not rid then return end
+  local tenant, session = string.match(s, '^([^/]*)/(.*)$')
+  redis.call('DEL', lease(s))
+  redis.call('HDEL', busy(tenant), session)
+  redis.call('ZREM', due(), s)
+  redis.call('SREM', runs(rid), s)
+end
+
+local function raise_want(s, want)
+  if tonumber(redis.call('HGET', lease(s), 'want')) < tonumber(want) then
+    redis.call('HSET', lease(s), 'want', want)
+  end
+end
+
+local function poke_owner(s)
+  local rid, fence = unpack(redis.call('HMGET', lease(s), 'rid', 'fence'))
+  if not rid or rid == '' then return end
+  redis.call('HINCRBY', poke(rid), s, 1)
+  redis.call('PUBLISH', control(rid), s .. ' ' .. fence)
+end
+
+local function wake_all()
+  redis.call('PUBLISH', wake(), '')
+end
+

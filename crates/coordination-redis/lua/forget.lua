@@ -1,0 +1,2 @@
+-- KEYS: 1 lease   ARGV: 1 s
+drop(ARGV[1])

@@ -1,0 +1,50 @@
+//! What the Redis backend is told.
+
+use coordination::LogLimits;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+use wire::clock::Entropy;
+
+/// The settings of the Redis backend.
+#[derive(Clone)]
+pub struct RedisSettings {
+    /// The Redis that leases, registry and event logs are on: `redis://[user:password@]host[:port][/db]`, or `rediss://`.
+    pub url: String,
+    /// The independent masters that locks are taken on; none: the one above.
+    pub lock_urls: Vec<String>,
+    /// What every name begins with.
+    pub prefix: String,
+    /// Tokens, cursors, jitter.
+    pub entropy: Arc<dyn Entropy>,
+    /// How long one command may take, the wait for a connection included.
+    pub answer_within: Duration,
+    /// The same for one lock master: one that hangs costs no more than this.
+    pub lock_answer_within: Duration,
+    /// How long a lock holds unless it is extended.
+    pub lock_ttl: Duration,
+    /// How often a connection is tried. One that gives no answer is replaced.
+    pub heartbeat: Duration,
+    /// What event logs keep.
+    pub log: LogLimits,
+    /// Counts the commands that are sent, but for those of locks: a script is one.
+    pub round_trips: Arc<AtomicU64>,
+}
+
+impl RedisSettings {
+    /// The usual settings for a Redis.
+    pub fn new(url: impl Into<String>, entropy: Arc<dyn Entropy>) -> Self {
+        Self {
+            url: url.into(),
+            lock_urls: Vec::new(),
+            prefix: "flotilla".into(),
+            entropy,
+            answer_within: Duration::from_secs(1),
+            lock_answer_within: Duration::from_millis(50),
+            lock_ttl: Duration::from_secs(5),
+            heartbeat: Duration::from_secs(1),
+            log: LogLimits::default(),
+            round_trips: Arc::default(),
+        }
+    }
+}
