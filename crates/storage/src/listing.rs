@@ -1,0 +1,174 @@
+//! Listing sessions: what a filter and the order need of each is kept in memory, by the stamp of its file.
+
+use crate::disk::Stamp;
+use crate::error::{Result, if_there};
+use crate::record::stem;
+use crate::store::TenantStore;
+use crate::sync::lock;
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use wire::ids::SessionId;
+use wire::session::Session;
+
+/// Which sessions to list. Nothing set: all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionFilter {
+    /// Only of this project.
+    pub project: Option<String>,
+    /// Only of exactly this directory. With `path_prefix` it counts only for sessions that have no path.
+    pub directory: Option<String>,
+    /// Only with this path, or below it.
+    pub path_prefix: Option<String>,
+    /// True: only sessions without a parent; false: only those with one.
+    pub roots: Option<bool>,
+    /// Only with this in the title, in whatever case.
+    pub search: Option<String>,
+    /// Only updated at this time or later, in milliseconds.
+    pub start: Option<u64>,
+    /// At most so many, the newest.
+    pub limit: Option<usize>,
+}
+
+/// What the filter and the order need of a session.
+#[derive(Deserialize)]
+struct Row {
+    id: SessionId,
+    #[serde(rename = "parentID", default)]
+    parent: Option<SessionId>,
+    #[serde(default)]
+    directory: String,
+    #[serde(default)]
+    path: Option<String>,
+    #[serde(default)]
+    title: String,
+    time: RowTime,
+}
+
+#[derive(Deserialize)]
+struct RowTime {
+    updated: u64,
+}
+
+/// The sessions of one project's directory by file name; nothing for a record that can't be understood.
+#[derive(Default)]
+pub(crate) struct Rows {
+    rows: HashMap<String, (Stamp, Option<Arc<Row>>)>,
+}
+
+impl SessionFilter {
+    fn admits(&self, row: &Row, search: Option<&str>) -> bool {
+        let here = match (&self.path_prefix, &row.path) {
+            (Some(prefix), Some(path)) => is_below(path, prefix),
+            _ => self.directory.as_ref().is_none_or(|directory| *directory == row.directory),
+        };
+        here && self.roots.is_none_or(|roots| roots == row.parent.is_none())
+            && self.start.is_none_or(|start| row.time.updated >= start)
+            && search.is_none_or(|search| row.title.to_lowercase().contains(search))
+    }
+}
+
+fn is_below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| prefix.is_empty() || rest.is_empty() || rest.starts_with('/'))
+}
+
+impl TenantStore {
+    /// The sessions that the filter admits, the last updated first. A record that can't be understood is left out.
+    ///
+    /// Costs one look at each session's file (about a microsecond), and a read of those that changed and of those that
+    /// are answered.
+    pub fn sessions(&self, filter: &SessionFilter) -> Result<Vec<Session>> {
+        let search = filter.search.as_ref().map(|search| search.to_lowercase());
+        self.select(filter.project.as_deref(), filter.limit, |row| filter.admits(row, search.as_deref()))
+    }
+
+    /// The sessions whose parent this is, the last updated first.
+    pub fn children(&self, session: &SessionId) -> Result<Vec<Session>> {
+        let project = self.head(session)?.project;
+        self.select(Some(&project), None, |row| row.parent.as_ref() == Some(session))
+    }
+
+    /// The projects that sessions are filed under.
+    pub(crate) fn projects(&self) -> Result<Vec<String>> {
+        let path = self.directory("storage/session");
+        Ok(if_there(self.inner.disk.list(&path), &path)?.unwrap_or_default())
+    }
+
+    fn select(
+        &self,
+        project: Option<&str>,
+        limit: Option<usize>,
+        admits: impl Fn(&Row) -> bool,
+    ) -> Result<Vec<Session>> {
+        let projects = match project {
+            Some(project) => vec![project.to_owned()],
+            None => self.projects()?,
+        };
+        let mut found = Vec::new();
+        for project in projects {
+            let directory = self.directory("storage/session").join(project);
+            let rows = lock(&self.inner.rows).get_or_insert_with(&directory, Arc::default);
+            let mut rows = lock(&rows);
+            let bytes = rows.refresh(self, &directory)?;
+            let admitted = rows.rows.values().filter_map(|(_, row)| row.as_ref()).filter(|row| admits(row));
+            found.extend(admitted.map(|row| (row.time.updated, directory.clone(), Arc::clone(row))));
+            drop(rows);
+            lock(&self.inner.rows).weigh(&directory, bytes);
+        }
+        // Newest first; of the same millisecond the later made, whose id is the smaller one.
+        found.sort_unstable_by(|(a, _, x), (b, _, y)| b.cmp(a).then_with(|| x.id.cmp(&y.id)));
+        let mut sessions = Vec::new();
+        for (_, directory, row) in found {
+            if limit.is_some_and(|limit| sessions.len() >= limit) {
+                break;
+            }
+            let path = directory.join(format!("{}.json", row.id));
+            sessions.extend(self.read_listed(&path)?);
+        }
+        Ok(sessions)
+    }
+
+    fn read_listed<T: serde::de::DeserializeOwned>(&self, path: &Path) -> Result<Option<T>> {
+        let Some((bytes, _)) = if_there(self.inner.disk.read(path), path)? else { return Ok(None) };
+        serde_json::from_slice(&bytes)
+            .inspect_err(|error| tracing::warn!(path = %path.display(), %error, "a session's record is damaged"))
+            .map_or(Ok(None), |value| Ok(Some(value)))
+    }
+}
+
+impl Rows {
+    /// Reads what changed since the last time. Returns what the rows weigh.
+    fn refresh(&mut self, store: &TenantStore, directory: &Path) -> Result<usize> {
+        let entries = if_there(store.inner.disk.list_stamped(directory), directory)?.unwrap_or_default();
+        let mut rows = HashMap::with_capacity(entries.len());
+        let mut bytes = 64;
+        for (name, stamp) in entries {
+            let Some(id) = stem(&name).and_then(|stem| SessionId::parse(stem).ok()) else { continue };
+            let row = match self.rows.remove(&name) {
+                Some((known, row)) if known == stamp => row,
+                _ => {
+                    let row: Option<Row> = store.read_listed(&PathBuf::from(directory).join(&name))?;
+                    row.filter(|row| row.id == id).map(Arc::new)
+                }
+            };
+            bytes += 200 + name.len() + row.as_ref().map_or(0, |row| row.title.len() + row.directory.len());
+            rows.insert(name, (stamp, row));
+        }
+        self.rows = rows;
+        Ok(bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_below_whole_components_only() {
+        assert!(is_below("a/b", "a"));
+        assert!(is_below("a", "a"));
+        assert!(is_below("a", ""));
+        assert!(!is_below("ab", "a"));
+    }
+}

@@ -1,0 +1,87 @@
+//! Markers: empty files that say which sessions have open work, for whoever sweeps after a crash.
+
+use crate::error::{At, Result, if_there};
+use crate::store::TenantStore;
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use wire::ids::SessionId;
+
+/// One marker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marker {
+    /// The session.
+    pub session: SessionId,
+    /// The ticket that is open; nothing for a deletion under way.
+    pub ticket: Option<u64>,
+}
+
+const DELETED: &str = "deleted";
+
+impl TenantStore {
+    /// Marks ticket `k` as open; durable when this returns. Comes before the ticket is given out.
+    pub fn put_marker(&self, session: &SessionId, k: u64) -> Result<()> {
+        self.put_open(session, &k.to_string())
+    }
+
+    /// Marks a deletion as under way; durable when this returns.
+    pub fn put_deletion_marker(&self, session: &SessionId) -> Result<()> {
+        self.put_open(session, DELETED)
+    }
+
+    /// Removes the marker of ticket `k`. Only for a ticket that was read as settled.
+    pub fn remove_marker(&self, session: &SessionId, k: u64) -> Result<()> {
+        self.remove_open(session, &k.to_string())
+    }
+
+    /// Removes the markers of all tickets up to `k`.
+    pub fn remove_markers_upto(&self, session: &SessionId, k: u64) -> Result<()> {
+        for marker in self.markers()? {
+            if let (true, Some(ticket)) = (marker.session == *session, marker.ticket)
+                && ticket <= k
+            {
+                self.remove_marker(session, ticket)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the marker of a deletion. Only once the session's records are gone.
+    pub fn remove_deletion_marker(&self, session: &SessionId) -> Result<()> {
+        self.remove_open(session, DELETED)
+    }
+
+    /// All markers, in no order.
+    pub fn markers(&self) -> Result<Vec<Marker>> {
+        let open = self.directory("flotilla/open");
+        let names = if_there(self.inner.disk.list(&open), &open)?.unwrap_or_default();
+        Ok(names.iter().filter_map(|name| parse(name)).collect())
+    }
+
+    fn open_path(&self, session: &SessionId, what: &str) -> PathBuf {
+        self.directory("flotilla/open").join(format!("{session}.{what}"))
+    }
+
+    fn put_open(&self, session: &SessionId, what: &str) -> Result<()> {
+        self.make_directories()?;
+        let path = self.open_path(session, what);
+        match self.inner.disk.create(&path, b"") {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            result => result.at(&path)?,
+        }
+        // It may be there without being durable, so an old one is synced, too. Its contents are nothing.
+        self.inner.sync_directories(path.parent())
+    }
+
+    fn remove_open(&self, session: &SessionId, what: &str) -> Result<()> {
+        let path = self.open_path(session, what);
+        // Not made durable: a marker that comes back is removed again.
+        if_there(self.inner.disk.unlink(&path), &path).map(|_| ())
+    }
+}
+
+fn parse(name: &str) -> Option<Marker> {
+    let (session, what) = name.rsplit_once('.')?;
+    let session = SessionId::parse(session).ok()?;
+    let ticket = if what == DELETED { None } else { Some(what.parse().ok()?) };
+    Some(Marker { session, ticket })
+}

@@ -1,0 +1,107 @@
+//! Reads of single records. A reader sees a record whole, as it was or as it is.
+
+use crate::commit::{Action, Step};
+use crate::error::{Result, StoreError, if_there};
+use crate::record::{Record, Write, stem};
+use crate::store::TenantStore;
+use crate::view::read_message;
+use run_protocol::Ticket;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::path::{Path, PathBuf};
+use wire::ids::{MessageId, SessionId};
+use wire::message::MessageWithParts;
+use wire::session::Session;
+
+impl TenantStore {
+    /// A session's record. `Deleted` once its head says so, whatever is left of it.
+    pub fn session(&self, session: &SessionId) -> Result<Session> {
+        let head = self.head(session)?;
+        if !head.is_live() {
+            return Err(StoreError::Deleted);
+        }
+        let path = self.path(&Record::Session { project: head.project, id: session.clone() })?;
+        self.parse_at(&path)?.ok_or(StoreError::NotFound)
+    }
+
+    /// One message with its parts.
+    pub fn message(&self, session: &SessionId, message: &MessageId) -> Result<MessageWithParts> {
+        if !self.head(session)?.is_live() {
+            return Err(StoreError::Deleted);
+        }
+        let content = read_message(self, session, message)?.ok_or(StoreError::NotFound)?;
+        Ok(MessageWithParts::clone(&content.item))
+    }
+
+    /// The session that a message id is in use in, found by the first of its parts, which are written before it.
+    ///
+    /// A message without parts is not found. Two sessions that take the same id at the very same moment may both be
+    /// told that it is free.
+    pub fn message_exists(&self, message: &MessageId) -> Result<Option<SessionId>> {
+        #[derive(Deserialize)]
+        struct Owner {
+            #[serde(rename = "sessionID")]
+            session: SessionId,
+        }
+        for path in self.files(&self.directory("storage/part").join(message.as_str()))? {
+            if let Some(owner) = self.parse_at::<Owner>(&path)? {
+                return Ok(Some(owner.session));
+            }
+        }
+        Ok(None)
+    }
+
+    /// A record's bytes, if it is there.
+    pub fn read(&self, record: &Record) -> Result<Option<Vec<u8>>> {
+        let path = self.path(record)?;
+        Ok(if_there(self.inner.disk.read(&path), &path)?.map(|(bytes, _)| bytes))
+    }
+
+    /// A session's asks, by id.
+    pub fn asks(&self, session: &SessionId) -> Result<Vec<Vec<u8>>> {
+        let mut asks = Vec::new();
+        for path in self.files(&self.directory("flotilla/ask").join(session.as_str()))? {
+            asks.extend(if_there(self.inner.disk.read(&path), &path)?.map(|(bytes, _)| bytes));
+        }
+        Ok(asks)
+    }
+
+    /// A session's tickets and the messages that they are for, in the order of their numbers.
+    pub fn tickets(&self, session: &SessionId) -> Result<Vec<(MessageId, Ticket)>> {
+        let mut tickets: Vec<(MessageId, Ticket)> = Vec::new();
+        for path in self.files(&self.directory("flotilla/ticket").join(session.as_str()))? {
+            let id = path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| MessageId::parse(stem).ok());
+            if let (Some(id), Some(ticket)) = (id, self.parse_at(&path)?) {
+                tickets.push((id, ticket));
+            }
+        }
+        tickets.sort_by_key(|(_, ticket)| ticket.k);
+        Ok(tickets)
+    }
+
+    /// The record files in a directory, by name.
+    fn files(&self, directory: &Path) -> Result<Vec<PathBuf>> {
+        let mut names = if_there(self.inner.disk.list(directory), directory)?.unwrap_or_default();
+        names.retain(|name| stem(name).is_some());
+        names.sort_unstable();
+        Ok(names.into_iter().map(|name| directory.join(name)).collect())
+    }
+
+    fn parse_at<T: DeserializeOwned>(&self, path: &Path) -> Result<Option<T>> {
+        let Some((bytes, _)) = if_there(self.inner.disk.read(path), path)? else { return Ok(None) };
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| StoreError::corrupt(path, error))
+    }
+
+    /// The writes of a commit as steps on paths.
+    pub(crate) fn steps<'a>(&self, writes: &'a [Write]) -> Result<Vec<Step<'a>>> {
+        let step = |write: &'a Write| {
+            let action = match write {
+                Write::Put(_, bytes) => Action::Put(bytes.into()),
+                Write::PutNew(_, bytes) => Action::PutNew(bytes.into()),
+                Write::Remove(_) => Action::Remove,
+            };
+            Ok(Step { target: self.path(write.record())?, action })
+        };
+        writes.iter().map(step).collect()
+    }
+}

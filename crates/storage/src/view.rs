@@ -1,0 +1,267 @@
+//! What is kept in memory of a session's messages, and how it is known to be current.
+//!
+//! - While the head is closed and its rev is the same, nothing has changed.
+//! - While it is open, a runner may add messages and change unfinished ones: the directory is listed, and unfinished
+//!   messages are checked. Finished ones change only in head commits.
+//! - Head commits made here are applied. After one that was made elsewhere, each message is checked before it is used:
+//!   by the stamps of its files, which are all new with every write.
+//!
+//! A message's created time never changes, so the order, once known, stays.
+
+use crate::disk::Stamp;
+use crate::error::{Result, StoreError, if_there};
+use crate::history::Page;
+use crate::record::{Record, Write, stem};
+use crate::store::TenantStore;
+use run_protocol::Head;
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use wire::ids::{MessageId, PartId, SessionId};
+use wire::message::{Message, MessageTime, MessageWithParts};
+use wire::part::Part;
+
+/// Contents of one session that are kept; beyond it only the order is.
+const CONTENT_BYTES: usize = 24 << 20;
+
+type Order = (u64, MessageId);
+
+#[derive(Default)]
+pub(crate) struct View {
+    rev: u64,
+    closed: bool,
+    /// Grows when every content must be checked before it is used again. 0: nothing was read yet.
+    epoch: u64,
+    slots: BTreeMap<Order, Slot>,
+    created: HashMap<MessageId, u64>,
+    content_bytes: usize,
+}
+
+struct Slot {
+    finished: bool,
+    content: Option<Content>,
+}
+
+/// A message as it was read, and the stamps of its files.
+pub(crate) struct Content {
+    pub(crate) item: Arc<MessageWithParts>,
+    stamp: Stamp,
+    parts: Vec<(String, Stamp)>,
+    bytes: usize,
+    /// The epoch in which it was last known to be current.
+    epoch: u64,
+}
+
+/// What the order needs of a message's record.
+#[derive(Deserialize)]
+struct Brief {
+    role: String,
+    time: MessageTime,
+}
+
+impl Brief {
+    fn finished(&self) -> bool {
+        self.role != "assistant" || self.time.completed.is_some()
+    }
+}
+
+impl View {
+    /// Brings the order up to `head`, which was read before, and marks what must be checked.
+    pub(crate) fn refresh(&mut self, store: &TenantStore, session: &SessionId, head: &Head) -> Result<()> {
+        let closed = !head.is_open();
+        let same_rev = self.epoch > 0 && self.rev == head.rev;
+        if same_rev && self.closed && closed {
+            return Ok(());
+        }
+        if !same_rev {
+            self.epoch += 1;
+        }
+        for slot in self.slots.values_mut().filter(|slot| !slot.finished) {
+            if let Some(content) = &mut slot.content {
+                content.epoch = 0;
+            }
+        }
+        // Not current before the listing below has succeeded.
+        self.closed = false;
+        self.list(store, session)?;
+        self.rev = head.rev;
+        self.closed = closed;
+        Ok(())
+    }
+
+    /// Lists the messages: forgets those that are gone and reads the created times of new ones.
+    pub(crate) fn list(&mut self, store: &TenantStore, session: &SessionId) -> Result<()> {
+        let directory = store.directory("storage/message").join(session.as_str());
+        let names = if_there(store.inner.disk.list(&directory), &directory)?.unwrap_or_default();
+        let ids: HashSet<MessageId> = names.iter().filter_map(|name| MessageId::parse(stem(name)?).ok()).collect();
+        let gone: Vec<_> = self.created.keys().filter(|id| !ids.contains(id)).cloned().collect();
+        for id in gone {
+            self.forget(&id);
+        }
+        for id in ids {
+            if self.created.contains_key(&id) {
+                continue;
+            }
+            let path = directory.join(format!("{id}.json"));
+            if let Some((bytes, _)) = if_there(store.inner.disk.read(&path), &path)? {
+                let brief = serde_json::from_slice(&bytes).map_err(|error| StoreError::corrupt(&path, error))?;
+                self.insert(id, &brief);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn newest(&self) -> Option<u64> {
+        self.slots.last_key_value().map(|((created, _), _)| *created)
+    }
+
+    fn insert(&mut self, id: MessageId, brief: &Brief) {
+        self.forget(&id);
+        self.created.insert(id.clone(), brief.time.created);
+        self.slots.insert((brief.time.created, id), Slot { finished: brief.finished(), content: None });
+    }
+
+    fn forget(&mut self, id: &MessageId) {
+        if let Some(created) = self.created.remove(id) {
+            let slot = self.slots.remove(&(created, id.clone()));
+            self.content_bytes -= slot.and_then(|slot| slot.content).map_or(0, |content| content.bytes);
+        }
+    }
+
+    fn drop_content(&mut self, id: &MessageId) {
+        let Some(&created) = self.created.get(id) else { return };
+        let content = self.slots.get_mut(&(created, id.clone())).and_then(|slot| slot.content.take());
+        self.content_bytes -= content.map_or(0, |content| content.bytes);
+    }
+
+    /// The newest `limit` messages before `before`.
+    pub(crate) fn page(
+        &mut self,
+        store: &TenantStore,
+        session: &SessionId,
+        limit: Option<usize>,
+        before: Option<&Order>,
+    ) -> Result<Page<Arc<MessageWithParts>>> {
+        let mut items = Vec::new();
+        let mut oldest: Option<Order> = None;
+        // Downwards from the end, one at a time: a message that is gone when it is read makes room for the next.
+        while limit.is_none_or(|limit| items.len() < limit) {
+            let Some(order) = self.before(oldest.as_ref().or(before)) else { break };
+            items.extend(self.item(store, session, &order)?);
+            oldest = Some(order);
+        }
+        items.reverse();
+        let next = oldest.filter(|oldest| self.before(Some(oldest)).is_some());
+        Ok(Page { items, next })
+    }
+
+    fn before(&self, bound: Option<&Order>) -> Option<Order> {
+        match bound {
+            Some(bound) => self.slots.range(..bound).next_back().map(|(order, _)| order.clone()),
+            None => self.slots.last_key_value().map(|(order, _)| order.clone()),
+        }
+    }
+
+    /// The message at a place in the order, checked or read.
+    fn item(
+        &mut self,
+        store: &TenantStore,
+        session: &SessionId,
+        order: &Order,
+    ) -> Result<Option<Arc<MessageWithParts>>> {
+        let epoch = self.epoch;
+        if let Some(content) = self.slots.get_mut(order).and_then(|slot| slot.content.as_mut()) {
+            if content.epoch == epoch || content.is_current(store, session, &order.1)? {
+                content.epoch = epoch;
+                return Ok(Some(Arc::clone(&content.item)));
+            }
+        }
+        self.drop_content(&order.1);
+        let Some(mut content) = read_message(store, session, &order.1)? else {
+            self.forget(&order.1);
+            return Ok(None);
+        };
+        content.epoch = epoch;
+        let item = Arc::clone(&content.item);
+        if let Some(slot) = self.slots.get_mut(order) {
+            slot.finished = item.info.assistant().is_none_or(|message| message.time.completed.is_some());
+            self.content_bytes += content.bytes;
+            slot.content = Some(content);
+        }
+        Ok(Some(item))
+    }
+
+    /// Applies a head commit that was made here on top of `rev`: what it wrote is read again when it is used.
+    pub(crate) fn apply(&mut self, rev: u64, writes: &[Write], head: &Head) {
+        if self.epoch == 0 || self.rev != rev {
+            return;
+        }
+        for write in writes {
+            match (write, write.record()) {
+                (Write::Remove(_), Record::Message { id, .. }) => self.forget(id),
+                (Write::Put(_, bytes) | Write::PutNew(_, bytes), Record::Message { id, .. }) => {
+                    match serde_json::from_slice(bytes) {
+                        Ok(brief) => self.insert(id.clone(), &brief),
+                        // The reader of the record will say what is wrong with it.
+                        Err(_) => return,
+                    }
+                }
+                (_, Record::Part { message, .. }) => self.drop_content(message),
+                _ => {}
+            }
+        }
+        self.rev = head.rev;
+        self.closed = self.closed && !head.is_open();
+    }
+
+    /// Drops the contents if they are too many. Returns what is left in bytes.
+    pub(crate) fn trim(&mut self) -> usize {
+        if self.content_bytes > CONTENT_BYTES {
+            self.slots.values_mut().for_each(|slot| slot.content = None);
+            self.content_bytes = 0;
+        }
+        256 + self.slots.len() * 200 + self.content_bytes
+    }
+}
+
+impl Content {
+    fn is_current(&self, store: &TenantStore, session: &SessionId, id: &MessageId) -> Result<bool> {
+        let path = store.path(&Record::Message { session: session.clone(), id: id.clone() })?;
+        if if_there(store.inner.disk.stamp(&path), &path)? != Some(self.stamp) {
+            return Ok(false);
+        }
+        let directory = store.directory("storage/part").join(id.as_str());
+        let mut parts = if_there(store.inner.disk.list_stamped(&directory), &directory)?.unwrap_or_default();
+        parts.retain(|(name, _)| part_id(name).is_some());
+        parts.sort_unstable_by(|(a, _), (b, _)| stem(a).cmp(&stem(b)));
+        Ok(parts == self.parts)
+    }
+}
+
+fn part_id(name: &str) -> Option<PartId> {
+    PartId::parse(stem(name)?).ok()
+}
+
+/// Reads a message and its parts, in the order of the parts' ids.
+pub(crate) fn read_message(store: &TenantStore, session: &SessionId, id: &MessageId) -> Result<Option<Content>> {
+    let path = store.path(&Record::Message { session: session.clone(), id: id.clone() })?;
+    let Some((bytes, stamp)) = if_there(store.inner.disk.read(&path), &path)? else { return Ok(None) };
+    let info: Message = serde_json::from_slice(&bytes).map_err(|error| StoreError::corrupt(&path, error))?;
+    let directory = store.directory("storage/part").join(id.as_str());
+    let mut names = if_there(store.inner.disk.list(&directory), &directory)?.unwrap_or_default();
+    names.retain(|name| part_id(name).is_some());
+    names.sort_unstable_by(|a, b| stem(a).cmp(&stem(b)));
+    let mut size = bytes.len();
+    let (mut parts, mut stamps) = (Vec::with_capacity(names.len()), Vec::with_capacity(names.len()));
+    for name in names {
+        let path = directory.join(&name);
+        let Some((bytes, stamp)) = if_there(store.inner.disk.read(&path), &path)? else { continue };
+        let part: Part = serde_json::from_slice(&bytes).map_err(|error| StoreError::corrupt(&path, error))?;
+        size += bytes.len();
+        parts.push(part);
+        stamps.push((name, stamp));
+    }
+    let item = Arc::new(MessageWithParts { info, parts });
+    // Parsed, a record takes about twice its text, and each its share of maps and allocations.
+    Ok(Some(Content { item, stamp, bytes: 2 * size + 400 * (1 + stamps.len()), parts: stamps, epoch: 0 }))
+}
