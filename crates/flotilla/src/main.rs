@@ -1,2 +1,84 @@
 //! The binary: arguments, settings, choice of backends, signals, ordered shutdown.
-fn main() {}
+
+mod cli;
+mod health;
+mod listen;
+mod logging;
+mod serve;
+mod settings;
+mod up;
+
+use crate::cli::Request;
+use crate::settings::{Environment, FleetSettings, SettingError, Settings, Sources, table::Scope};
+use std::env;
+use std::future::Future;
+use std::process::ExitCode;
+use tokio::runtime::Builder;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // Processes that Flotilla starts of itself come first: they must have one thread only.
+    let mut args = env::args_os().skip(1);
+    match args.next().as_deref().and_then(|word| word.to_str()) {
+        Some("supervise") => return sandbox::supervisor::main(args),
+        Some(up::tether::WORD) => return up::tether::main(args),
+        Some(up::caretaker::WORD) => return up::caretaker::main(args),
+        _ => {}
+    }
+    let request = match cli::parse(env::args_os()) {
+        Ok(request) => request,
+        Err(code) => return code,
+    };
+    match run(request) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("flotilla: {}", format!("{error:#}").replace('\n', " "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(request: Request) -> anyhow::Result<()> {
+    // An error means that there is a provider already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match request {
+        Request::Serve(flags) => {
+            let settings = Settings::load(&flags, environment()?)?;
+            logging::start(settings.log_format, settings.log_level);
+            block_on(Builder::new_multi_thread(), serve::run(settings))
+        }
+        Request::Up(flags) => {
+            let settings = FleetSettings::load(&flags, environment()?)?;
+            logging::start(settings.each.log_format, settings.each.log_level);
+            // Its children die with the thread that started them: with one thread that is the process.
+            block_on(Builder::new_current_thread(), up::run(settings))
+        }
+        Request::Config(flags) => {
+            let environment = environment()?;
+            let sources = Sources::merge(Scope::Serve, &flags, &environment)?;
+            Settings::load(&flags, environment)?;
+            print!("{}", settings::show(&sources));
+            Ok(())
+        }
+        Request::Health(url) => block_on(Builder::new_current_thread(), health::check(&url)),
+    }
+}
+
+fn block_on(mut runtime: Builder, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    runtime.enable_all().build()?.block_on(work)
+}
+
+/// The environment. Variables that are not text can only be somebody else's, unless they bear our name.
+fn environment() -> Result<Environment, SettingError> {
+    let mut environment = Environment::new();
+    for (name, value) in env::vars_os() {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => drop(environment.insert(name, value)),
+            (Ok(name), Err(_)) if name.starts_with("FLOTILLA_") => return Err(SettingError::new(name, "is not text")),
+            _ => {}
+        }
+    }
+    Ok(environment)
+}

@@ -1,0 +1,84 @@
+//! Log lines on stderr.
+
+use std::fmt;
+use std::io::{IsTerminal, stderr};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// The form of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people; in colour on a terminal.
+    Human,
+    /// An object a line.
+    Json,
+}
+
+impl Format {
+    /// Each form with its name.
+    pub const NAMES: [(&str, Self); 2] = [("human", Self::Human), ("json", Self::Json)];
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Human => "human",
+            Self::Json => "json",
+        })
+    }
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level(LevelFilter);
+
+impl Level {
+    /// Each level with its name.
+    pub const NAMES: [(&str, Self); 5] = [
+        ("error", Self(LevelFilter::ERROR)),
+        ("warn", Self(LevelFilter::WARN)),
+        ("info", Self(LevelFilter::INFO)),
+        ("debug", Self(LevelFilter::DEBUG)),
+        ("trace", Self(LevelFilter::TRACE)),
+    ];
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The crates whose lines follow the level.
+const OURS: [&str; 12] = [
+    "agents",
+    "coordination",
+    "coordination_redis",
+    "engine",
+    "flotilla",
+    "models",
+    "run_protocol",
+    "sandbox",
+    "server",
+    "storage",
+    "tools",
+    "wire",
+];
+
+/// Starts logging. Call it once, before anything that may log.
+///
+/// Libraries that are not ours tell warnings only: what an HTTP client logs in detail may hold keys.
+pub fn start(format: Format, Level(level): Level) {
+    let filter = Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_targets(OURS.iter().map(|name| (*name, level)));
+    let lines = tracing_subscriber::fmt::layer().with_writer(stderr);
+    let lines = match format {
+        Format::Human => lines.with_ansi(stderr().is_terminal()).boxed(),
+        Format::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+}

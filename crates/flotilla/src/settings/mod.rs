@@ -1,0 +1,132 @@
+//! Settings: parsed once, here; nothing below reads the environment.
+
+mod error;
+mod fleet;
+mod parse;
+mod secret;
+mod show;
+mod sources;
+pub mod table;
+
+pub use error::SettingError;
+pub use fleet::FleetSettings;
+pub use parse::Port;
+pub use secret::Secret;
+pub use show::show;
+pub use sources::{Environment, Flags, Sources};
+
+use crate::logging::{Format, Level};
+use std::path::PathBuf;
+use std::time::Duration;
+use table::Scope;
+
+/// What an acknowledged write survives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// A power cut.
+    Disk,
+    /// The death of any process.
+    Os,
+}
+
+/// The settings of one replica, checked.
+#[derive(Clone)]
+pub struct Settings {
+    /// The name or address to listen on.
+    pub hostname: String,
+    /// The port to listen on.
+    pub port: Port,
+    /// The Redis that coordinates the fleet; without it this is the only replica.
+    pub redis_url: Option<Secret>,
+    /// Independent Redis masters for locks; empty: locks live in `redis_url`.
+    pub lock_urls: Vec<Secret>,
+    /// What every key and channel in Redis begins with.
+    pub redis_prefix: String,
+    /// Where sessions are kept. Absolute; made by the store if it does not exist.
+    pub data_dir: PathBuf,
+    /// The working directory of requests that name none. Absolute, and it exists.
+    pub directory: PathBuf,
+    /// What an acknowledged write survives.
+    pub durability: Durability,
+    /// How long a silent replica keeps its runs.
+    pub lease_ttl: Duration,
+    /// How often a replica tells that it lives.
+    pub tick: Duration,
+    /// How long a stopping replica says so before it begins to stop.
+    pub drain_notice: Duration,
+    /// How long a stopping replica waits for its runs to reach their next step.
+    pub drain_deadline: Duration,
+    /// Web origins whose pages may call this server.
+    pub cors: Vec<String>,
+    /// The form of log lines.
+    pub log_format: Format,
+    /// How much is logged.
+    pub log_level: Level,
+    /// Offer the built-in provider that has no model behind it.
+    pub demo: bool,
+    /// The user name that goes with the password.
+    pub username: String,
+    /// The password that every request must bear, if there is one.
+    pub password: Option<Secret>,
+    /// The environment, in which agents and providers look for their configuration and keys.
+    pub environment: Environment,
+}
+
+impl Settings {
+    /// The settings of `flotilla serve`.
+    pub fn load(flags: &Flags, environment: Environment) -> Result<Self, SettingError> {
+        let sources = Sources::merge(Scope::Serve, flags, &environment)?;
+        let settings = Self::from_sources(&sources, environment)?;
+        let hidden = parse::is_loopback(&settings.hostname) || settings.password.is_some();
+        if !hidden && !parse::switch(&sources.get("insecure-no-auth"))? {
+            let reason = format!(
+                "{} is beyond loopback: set OPENCODE_SERVER_PASSWORD, or say --insecure-no-auth",
+                settings.hostname
+            );
+            return Err(SettingError::new(sources.get("hostname").origin, reason));
+        }
+        Ok(settings)
+    }
+
+    fn from_sources(sources: &Sources, environment: Environment) -> Result<Self, SettingError> {
+        let get = |name| sources.get(name);
+        let settings = Self {
+            hostname: parse::text(&get("hostname"))?,
+            port: parse::port(&get("port"))?,
+            redis_url: parse::redis_urls(&get("redis-url"))?.into_iter().next(),
+            lock_urls: parse::redis_urls(&get("lock-url"))?,
+            redis_prefix: parse::prefix(&get("redis-prefix"))?,
+            data_dir: parse::path(&get("data-dir"))?,
+            directory: parse::directory(&get("directory"))?,
+            durability: parse::choice(&get("durability"), &[("disk", Durability::Disk), ("os", Durability::Os)])?,
+            lease_ttl: parse::duration(&get("lease-ttl"))?,
+            tick: parse::duration(&get("tick"))?,
+            drain_notice: parse::duration(&get("drain-notice"))?,
+            drain_deadline: parse::duration(&get("drain-deadline"))?,
+            cors: parse::origins(&get("cors"))?,
+            log_format: parse::choice(&get("log-format"), &Format::NAMES)?,
+            log_level: parse::choice(&get("log-level"), &Level::NAMES)?,
+            demo: parse::switch(&get("demo"))?,
+            username: parse::text(&get("username"))?,
+            password: get("password").texts.first().map(|text| Secret::from(text.as_str())),
+            environment,
+        };
+        settings.check(sources)?;
+        Ok(settings)
+    }
+
+    /// What two settings demand of each other.
+    fn check(&self, sources: &Sources) -> Result<(), SettingError> {
+        let wrong = |name, reason| Err(SettingError::new(sources.get(name).origin, reason));
+        if self.tick.is_zero() || self.tick * 3 > self.lease_ttl {
+            return wrong("tick", "must be more than 0 and at most a third of --lease-ttl");
+        }
+        if self.redis_url.is_none() && !self.lock_urls.is_empty() {
+            return wrong("lock-url", "is of no use without --redis-url");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
