@@ -138,9 +138,6 @@ fn configure(agent: &mut Agent, fields: &Map<String, Value>, surroundings: &Surr
     take(&mut agent.color, "color");
     take(&mut agent.variant, "variant");
     take(&mut agent.prompt, "prompt");
-    if let Some(name) = text("name") {
-        agent.name = name;
-    }
     if let Some(mode) = fields.get("mode").and_then(|mode| AgentMode::deserialize(mode).ok()) {
         agent.mode = mode;
     }

@@ -1,14 +1,19 @@
 //! Reading files, and remembering what they were.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 /// No file that is read here may be longer, in bytes.
 const LARGEST: u64 = 1024 * 1024;
 /// No folder is listed beyond this many entries.
 const MOST_ENTRIES: usize = 10_000;
+
+/// A file system may give two changes the same time if they are closer than this: a tick of the kernel, with room.
+const TICK: Duration = Duration::from_millis(50);
 
 /// What a path was when it was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,19 +45,35 @@ impl Stamp {
     fn existence(path: &Path) -> Self {
         if path.exists() { Self::There } else { Self::Absent }
     }
+
+    /// True if another change could still bear the same time.
+    fn is_young(&self) -> bool {
+        let Self::Present { changed: (seconds, nanos), .. } = *self else { return false };
+        let (Ok(seconds), Ok(nanos)) = (u64::try_from(seconds), u32::try_from(nanos)) else { return true };
+        let changed = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos);
+        SystemTime::now().duration_since(changed).is_ok_and(|age| age < TICK)
+    }
+}
+
+/// What was seen at a path. Of what had just changed the content counts, too.
+#[derive(Clone, Copy, Debug)]
+struct Sight {
+    stamp: Stamp,
+    digest: Option<u64>,
 }
 
 /// Every path that a configuration was read from or looked for at, and what was there.
 #[derive(Clone, Debug, Default)]
-pub struct Fingerprint(BTreeMap<PathBuf, Stamp>);
+pub struct Fingerprint(BTreeMap<PathBuf, Sight>);
 
 impl Fingerprint {
-    /// True while every path is what it was: one `stat` each, no content is read.
+    /// True while every path is what it was. That costs one `stat` each; content is only read of what had changed less
+    /// than 50 ms before it was read first.
     pub fn is_fresh(&self) -> bool {
-        self.0.iter().all(|(path, stamp)| match stamp {
+        self.0.iter().all(|(path, sight)| match sight.stamp {
             Stamp::There => path.exists(),
             Stamp::Absent => !path.exists(),
-            present => Stamp::of(path) == *present,
+            present => Stamp::of(path) == present && (sight.digest.is_none() || sight.digest == digest(path)),
         })
     }
 
@@ -66,19 +87,17 @@ impl Fingerprint {
 /// as one.
 #[derive(Debug, Default)]
 pub(crate) struct Files {
-    seen: BTreeMap<PathBuf, Stamp>,
+    seen: BTreeMap<PathBuf, Sight>,
 }
 
 impl Files {
     /// The text of a file; `None` if there is none. A folder of that name counts as no file.
     pub fn read(&mut self, path: &Path) -> io::Result<Option<String>> {
-        let stamp = Stamp::of(path);
-        self.seen.entry(path.to_owned()).or_insert(stamp);
-        if stamp == Stamp::Absent || !path.is_file() {
+        self.watch(path);
+        if !path.is_file() {
             return Ok(None);
         }
-        let mut bytes = Vec::new();
-        std::fs::File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+        let bytes = content(path)?;
         if bytes.len() as u64 > LARGEST {
             return Err(io::Error::other(format!("longer than {LARGEST} bytes")));
         }
@@ -87,29 +106,54 @@ impl Files {
 
     /// The entries of a folder, sorted by name; nothing if there is no such folder.
     pub fn list(&mut self, folder: &Path) -> Vec<PathBuf> {
-        self.seen.entry(folder.to_owned()).or_insert_with(|| Stamp::of(folder));
-        let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-        let mut paths: Vec<_> = entries.take(MOST_ENTRIES).flatten().map(|entry| entry.path()).collect();
-        paths.sort();
-        paths
+        self.watch(folder);
+        entries(folder)
     }
 
     /// Whether a path is there. Only a change of that is a change.
     pub fn exists(&mut self, path: &Path) -> bool {
         let stamp = Stamp::existence(path);
-        self.seen.entry(path.to_owned()).or_insert(stamp);
+        self.seen.entry(path.to_owned()).or_insert(Sight { stamp, digest: None });
         stamp == Stamp::There
     }
 
-    /// Remembers what a path is, without reading it.
+    /// Remembers what a path is, without giving its content.
     pub fn watch(&mut self, path: &Path) {
-        self.seen.entry(path.to_owned()).or_insert_with(|| Stamp::of(path));
+        self.seen.entry(path.to_owned()).or_insert_with(|| {
+            let stamp = Stamp::of(path);
+            Sight { stamp, digest: stamp.is_young().then(|| digest(path)).flatten() }
+        });
     }
 
     /// What was seen.
     pub fn fingerprint(self) -> Fingerprint {
         Fingerprint(self.seen)
     }
+}
+
+/// The bytes of a file, of a long one somewhat more than may be used.
+fn content(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let mut paths: Vec<_> = entries.take(MOST_ENTRIES).flatten().map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+/// A digest of a file's content, or of the names in a folder. It is compared within this process only.
+fn digest(path: &Path) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    if path.is_dir() {
+        entries(path).hash(&mut hasher)
+    } else {
+        content(path).ok()?.hash(&mut hasher)
+    }
+    Some(hasher.finish())
 }
 
 /// The directory and its parents up to `top`, innermost first. If `top` is no parent, up to the root.

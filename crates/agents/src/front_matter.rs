@@ -50,7 +50,11 @@ fn nests_too_deep(line: &str) -> bool {
 /// People write `description: Use this: always`, which is no YAML. Such values are quoted.
 fn quote_prose(block: &str) -> String {
     let quote = |line: &str| match line.split_once(": ") {
-        Some((key, value)) if !line.starts_with([' ', '#', '-']) && value.contains(": ") => {
+        Some((key, value))
+            if !line.starts_with([' ', '#', '-'])
+                && !value.trim_start().starts_with(['"', '\'', '[', '{', '|', '>'])
+                && value.contains(": ") =>
+        {
             format!("{key}: {}", Value::from(value.trim()))
         }
         _ => line.to_owned(),

@@ -59,7 +59,10 @@ pub(crate) fn read(
         if Path::new(&pattern).is_absolute() {
             take_matching(Path::new("/"), pattern.trim_start_matches('/'), files, &mut found);
         } else {
-            for at in upwards(directory, worktree) {
+            // Without a repository a pattern for any depth would lead through the whole disk.
+            let everywhere = pattern.contains("**") && worktree == Path::new("/");
+            let top = if everywhere { directory } else { worktree };
+            for at in upwards(directory, top) {
                 take_matching(at, &pattern, files, &mut found);
             }
         }

@@ -1,6 +1,6 @@
 //! The files of a configuration, in the order in which they override each other.
 
-use crate::error::ConfigError;
+use crate::error::{ConfigError, Issue};
 use crate::files::{Files, upwards};
 use crate::front_matter;
 use crate::merge;
@@ -10,10 +10,15 @@ use crate::substitute::substitute;
 use crate::surroundings::Surroundings;
 use jsonc_parser::ParseOptions;
 use serde_json::{Map, Value, json};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 /// Folders are searched for Markdown files at most this deep.
 const DEEPEST: usize = 16;
+/// Of one folder at most this many folders below it are searched,
+const MOST_FOLDERS: usize = 1_000;
+/// and this many files are taken.
+const MOST_FILES: usize = 1_000;
 
 /// Reads and merges all layers. Later overrides earlier: the user's files, `OPENCODE_CONFIG`, the project's files from
 /// the work tree's root down to the directory, the `.opencode` folders, `OPENCODE_CONFIG_CONTENT`, the
@@ -120,9 +125,7 @@ impl Layers<'_> {
     fn markdown(&mut self, folder: &Path) -> Result<(), ConfigError> {
         for (kind, depth) in [("command", DEEPEST), ("agent", DEEPEST), ("mode", 1)] {
             for root in [folder.join(kind), folder.join(format!("{kind}s"))] {
-                let mut found = Vec::new();
-                self.find(&root, depth, &mut found);
-                for path in found {
+                for path in self.find(&root, depth) {
                     let name = path.strip_prefix(&root).unwrap_or(&path).with_extension("");
                     self.entry(kind, &name.to_string_lossy(), &path)?;
                 }
@@ -131,17 +134,29 @@ impl Layers<'_> {
         Ok(())
     }
 
-    fn find(&mut self, folder: &Path, depth: usize, found: &mut Vec<PathBuf>) {
-        if depth == 0 {
-            return;
-        }
-        for path in self.files.list(folder) {
-            if path.is_dir() {
-                self.find(&path, depth - 1, found);
-            } else if path.extension().is_some_and(|extension| extension == "md") {
-                found.push(path);
+    /// The Markdown files below a folder. Links are followed; the limits hold where they go in circles.
+    fn find(&mut self, root: &Path, depth: usize) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut folders = VecDeque::from([(root.to_owned(), depth)]);
+        let mut visited = 0;
+        while let Some((folder, depth)) = folders.pop_front() {
+            for path in self.files.list(&folder) {
+                if path.is_dir() {
+                    if depth > 1 {
+                        folders.push_back((path, depth - 1));
+                    }
+                } else if path.extension().is_some_and(|extension| extension == "md") {
+                    found.push(path);
+                }
+            }
+            visited += 1;
+            if visited == MOST_FOLDERS || found.len() > MOST_FILES {
+                tracing::warn!(folder = %root.display(), "too many files; the rest is left out");
+                break;
             }
         }
+        found.truncate(MOST_FILES);
+        found
     }
 
     fn entry(&mut self, kind: &str, name: &str, path: &Path) -> Result<(), ConfigError> {
@@ -150,10 +165,12 @@ impl Layers<'_> {
         if kind == "command" {
             refuse(path, schema::check_command(&fields))?;
             fields.insert("template".into(), body.into());
+            let name = own_name(fields.shift_remove("name"), name);
             self.lay(json!({ "command": { name: fields } }));
         } else {
             refuse(path, schema::check_agent(&fields))?;
-            fields.insert("name".into(), name.into());
+            let name = own_name(fields.shift_remove("name"), name);
+            fields.insert("name".into(), name.clone().into());
             fields.insert("prompt".into(), body.into());
             if kind == "mode" {
                 fields.insert("mode".into(), "primary".into());
@@ -164,7 +181,12 @@ impl Layers<'_> {
     }
 }
 
-fn refuse(path: &Path, issues: Vec<crate::error::Issue>) -> Result<(), ConfigError> {
+/// A file may give itself another name than that of its path.
+fn own_name(given: Option<Value>, path: &str) -> String {
+    given.as_ref().and_then(Value::as_str).filter(|name| !name.is_empty()).unwrap_or(path).to_owned()
+}
+
+fn refuse(path: &Path, issues: Vec<Issue>) -> Result<(), ConfigError> {
     match issues.is_empty() {
         true => Ok(()),
         false => Err(ConfigError::Invalid { path: path.to_owned(), message: None, issues }),

@@ -125,8 +125,10 @@ pub struct Modalities {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Cost {
     /// Read.
+    #[serde(serialize_with = "short")]
     pub input: f64,
     /// Written.
+    #[serde(serialize_with = "short")]
     pub output: f64,
     /// Read from, and written to, the provider's cache.
     pub cache: CacheCost,
@@ -139,9 +141,20 @@ pub struct Cost {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct CacheCost {
     /// Read.
+    #[serde(serialize_with = "short")]
     pub read: f64,
     /// Written.
+    #[serde(serialize_with = "short")]
     pub write: f64,
+}
+
+/// Whole numbers without a fraction: `3`, not `3.0`.
+fn short<S: serde::Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    if number.fract() == 0.0 && (0.0..1e15).contains(number) {
+        serializer.serialize_u64(*number as u64)
+    } else {
+        serializer.serialize_f64(*number)
+    }
 }
 
 /// Sizes in tokens; 0 is unknown.
@@ -313,8 +326,10 @@ impl Provider {
 
         let callable =
             !models.is_empty() && models.iter().all(|model| !base_url.is_empty() || !model.api.url.is_empty());
-        // A well-known provider without any word about it in the config needs its key; what is configured may need none.
-        let connected = callable && (own.is_some() || from_env.is_some());
+        let has_key = option("apiKey").is_some() || from_env.is_some();
+        // At its own address a well-known provider needs a key; what is configured elsewhere may need none.
+        let keyless = own.is_some() && known.is_none_or(|known| known.base_url != base_url);
+        let connected = callable && (has_key || keyless);
         if own.is_some() && !callable {
             tracing::warn!(
                 provider = id,

@@ -121,7 +121,13 @@ const CONFIG: Shape = Fields(&[
 
 /// What is wrong with a configuration file; nothing if it may be used.
 pub(crate) fn check_config(config: &Value) -> Vec<Issue> {
-    check(&CONFIG, config, true)
+    let mut issues = check(&CONFIG, config, true);
+    let commands = config.get("command").and_then(Value::as_object);
+    for (name, _) in commands.into_iter().flatten().filter(|(_, command)| command.get("template").is_none()) {
+        let path = ["command", name, "template"].map(str::to_owned).to_vec();
+        issues.push(Issue { path, message: "Missing key".into() });
+    }
+    issues
 }
 
 /// What is wrong with the fields of an agent's Markdown file.
