@@ -1,1 +1,35 @@
-//! A scripted world for tests: Redis servers, replicas as processes, a scripted model, a cutting proxy.
+//! A scripted world for tests: Redis servers, replicas as processes, a scripted model, a cutting proxy, nginx.
+//!
+//! Everything listens on loopback, on ports that were free a moment ago, and keeps its files in temporary
+//! directories. Every process that is started here ends with its test, also when the test panics (it is killed on
+//! drop) or is itself killed (the kernel signals the child when the thread that started it is gone).
+//!
+//! The invariants are built in: [`model::ScriptedModel`] checks the transcript of every request that it receives, and
+//! [`world::World`] checks that no process of a tool outlives the replicas.
+//!
+//! This crate is test code, so that a failed expectation panics: that is how a test fails.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+pub mod client;
+pub mod events;
+pub mod install;
+pub mod leftovers;
+pub mod model;
+pub mod nginx;
+pub mod polling;
+pub mod process;
+pub mod proxy;
+pub mod redis;
+pub mod replica;
+pub mod sse;
+pub mod transcript;
+pub mod world;
+
+pub use client::{Client, Reply};
+pub use events::EventReader;
+pub use model::{Answer, Gate, ScriptedModel};
+pub use polling::eventually;
+pub use proxy::CuttingProxy;
+pub use redis::RedisServer;
+pub use replica::{Replica, ReplicaSpec, flotilla_binary};
+pub use world::{Mode, World, WorldSpec};

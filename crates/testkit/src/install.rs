@@ -1,0 +1,61 @@
+//! Where the programs under test and the clients are found.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The `flotilla` binary: `FLOTILLA_BIN`, or the one beside the test executable, built if it is missing.
+pub fn flotilla_binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("FLOTILLA_BIN") {
+        return PathBuf::from(path);
+    }
+    let test = std::env::current_exe().expect("a test knows its executable");
+    let profile = test.parent().and_then(|deps| deps.parent()).expect("a test executable is in target/<profile>/deps");
+    let binary = profile.join("flotilla");
+    if !binary.exists() {
+        // Several test processes may get here at once: cargo's own lock makes one build and the others wait.
+        let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        build.args(["build", "--quiet", "-p", "flotilla", "--target-dir"]);
+        build.arg(profile.parent().expect("a profile directory is in a target directory"));
+        if profile.ends_with("release") {
+            build.arg("--release");
+        }
+        let built = build.current_dir(repository()).status().expect("cargo can be started");
+        assert!(built.success(), "cargo build -p flotilla failed");
+    }
+    binary
+}
+
+/// The root of the repository.
+pub fn repository() -> PathBuf {
+    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).expect("crates/testkit is two below the root").to_path_buf()
+}
+
+/// The real clients that the suite drives.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    /// The `opencode` program.
+    pub opencode: PathBuf,
+    /// The `node_modules` that holds `@opencode-ai/sdk`.
+    pub node_modules: PathBuf,
+}
+
+impl Clients {
+    /// Finds the clients in `FLOTILLA_TEST_CLIENTS`, by default `target/clients`: a directory with
+    /// `node_modules/@opencode-ai/sdk` and `node_modules/opencode-linux-x64/bin/opencode`.
+    ///
+    /// Returns nothing, and says so, if one is missing; with `CI=true` that is a failure.
+    pub fn find() -> Option<Self> {
+        let directory = std::env::var_os("FLOTILLA_TEST_CLIENTS")
+            .map_or_else(|| repository().join("target/clients"), PathBuf::from);
+        let node_modules = directory.join("node_modules");
+        let opencode = node_modules.join("opencode-linux-x64/bin/opencode");
+        let missing =
+            [&opencode, &node_modules.join("@opencode-ai/sdk")].into_iter().find(|path| !path.exists()).cloned();
+        let Some(missing) = missing else { return Some(Self { opencode, node_modules }) };
+        let text = format!("{} is missing: `make test` installs the clients", missing.display());
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "{text}");
+        eprintln!("skipped: {text}");
+        None
+    }
+}

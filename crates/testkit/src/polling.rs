@@ -1,0 +1,31 @@
+//! Waiting for a condition, with a bound.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+/// How long [`eventually`] lets pass between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Calls `look` until it returns a value, and returns that.
+///
+/// # Panics
+/// When `bound` has passed; `what` names what was waited for.
+pub async fn eventually<T, F, Fut>(bound: Duration, what: &str, mut look: F) -> T
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Option<T>>,
+{
+    let began = Instant::now();
+    loop {
+        if let Some(value) = look().await {
+            return value;
+        }
+        assert!(began.elapsed() < bound, "waited {bound:?} in vain for {what}");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// A loopback port that was free a moment ago. Another process may take it meanwhile, so that whoever uses it tries again.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind(("127.0.0.1", 0)).and_then(|l| l.local_addr()).expect("a free loopback port").port()
+}

@@ -1,0 +1,194 @@
+//! A TCP proxy that fails on command.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
+
+/// No limit on the bytes that may pass.
+const NO_LIMIT: u64 = u64::MAX;
+
+/// What happens to bytes that arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Traffic {
+    Flows,
+    /// Nothing passes in either direction; the connections stay open.
+    Held,
+    /// The server's side is closed, the client's stays open and silent.
+    HalfOpen,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Command {
+    traffic: Traffic,
+    /// Grows with each cut: a connection older than that ends.
+    cuts: u64,
+    /// Whether new connections are closed at once.
+    refuses: bool,
+}
+
+/// A proxy in front of one address. It runs on a thread of its own and ends with its value.
+#[derive(Debug)]
+pub struct CuttingProxy {
+    address: SocketAddr,
+    command: watch::Sender<Command>,
+    budget: Arc<AtomicU64>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl CuttingProxy {
+    /// Starts a proxy on a free loopback port in front of a loopback port.
+    pub fn start(target_port: u16) -> Self {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free loopback port");
+        listener.set_nonblocking(true).expect("a socket can be non-blocking");
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let (command, commands) = watch::channel(Command { traffic: Traffic::Flows, cuts: 0, refuses: false });
+        let budget = Arc::new(AtomicU64::new(NO_LIMIT));
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::spawn({
+            let budget = budget.clone();
+            move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = accept(listener, SocketAddr::from(([127, 0, 0, 1], target_port)), commands, budget) => {}
+                        _ = stopped => {}
+                    }
+                });
+            }
+        });
+        Self { address, command, budget, stop: Some(stop), thread: Some(thread) }
+    }
+
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// Its address as a URL.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Drops every connection that is open now, both sides.
+    pub fn cut(&self) {
+        self.command.send_modify(|c| c.cuts += 1);
+    }
+
+    /// Lets so many more bytes pass from the server to clients, over all connections, then drops whatever carries the
+    /// next one. Connections made afterwards are dropped at their first byte, until [`heal`](Self::heal).
+    pub fn cut_after(&self, bytes: u64) {
+        self.budget.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Holds all bytes back, in both directions, on present and future connections.
+    pub fn hold(&self) {
+        self.command.send_modify(|c| c.traffic = Traffic::Held);
+    }
+
+    /// Closes the servers' side of all connections, while the clients' stay open and silent; new ones are like that too.
+    pub fn half_open(&self) {
+        self.command.send_modify(|c| c.traffic = Traffic::HalfOpen);
+    }
+
+    /// Closes new connections at once, as a port where nobody listens any more.
+    pub fn refuse(&self) {
+        self.command.send_modify(|c| c.refuses = true);
+    }
+
+    /// Lets everything pass again; what was held back goes on.
+    pub fn heal(&self) {
+        self.budget.store(NO_LIMIT, Ordering::SeqCst);
+        self.command.send_modify(|c| {
+            c.traffic = Traffic::Flows;
+            c.refuses = false;
+        });
+    }
+}
+
+impl Drop for CuttingProxy {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _already_ended = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn accept(
+    listener: std::net::TcpListener,
+    target: SocketAddr,
+    commands: watch::Receiver<Command>,
+    budget: Arc<AtomicU64>,
+) {
+    let listener = TcpListener::from_std(listener).expect("a listening socket");
+    while let Ok((client, _)) = listener.accept().await {
+        if commands.borrow().refuses {
+            continue;
+        }
+        tokio::spawn(connection(client, target, commands.clone(), budget.clone()));
+    }
+}
+
+async fn connection(
+    mut client: TcpStream,
+    target: SocketAddr,
+    mut commands: watch::Receiver<Command>,
+    budget: Arc<AtomicU64>,
+) {
+    let born = commands.borrow().cuts;
+    let Ok(server) = TcpStream::connect(target).await else { return };
+    let _ = client.set_nodelay(true);
+    let _ = server.set_nodelay(true);
+    let mut server = Some(server);
+    let mut up = vec![0; 16 * 1024];
+    let mut down = vec![0; 16 * 1024];
+    loop {
+        let command = *commands.borrow_and_update();
+        if command.cuts > born {
+            return;
+        }
+        if command.traffic == Traffic::HalfOpen {
+            server = None;
+        }
+        let (true, Some(server)) = (command.traffic == Traffic::Flows, server.as_mut()) else {
+            if commands.changed().await.is_err() {
+                return;
+            }
+            continue;
+        };
+        tokio::select! {
+            changed = commands.changed() => if changed.is_err() { return },
+            read = client.read(&mut up) => match read {
+                Ok(n) if n > 0 && server.write_all(&up[..n]).await.is_ok() => {}
+                _ => return,
+            },
+            read = server.read(&mut down) => match read {
+                Ok(n) if n > 0 => {
+                    let allowed = take(&budget, n);
+                    if client.write_all(&down[..allowed]).await.is_err() || allowed < n {
+                        return;
+                    }
+                }
+                _ => return,
+            },
+        }
+    }
+}
+
+/// Takes up to `wanted` bytes from the budget.
+fn take(budget: &AtomicU64, wanted: usize) -> usize {
+    let wanted = wanted as u64;
+    let before = budget
+        .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| {
+            Some(if left == NO_LIMIT { left } else { left.saturating_sub(wanted) })
+        })
+        .unwrap_or(NO_LIMIT);
+    usize::try_from(before.min(wanted)).unwrap_or(usize::MAX)
+}

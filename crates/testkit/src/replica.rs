@@ -1,0 +1,139 @@
+//! Replicas as processes: `flotilla serve`.
+
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+pub use crate::install::flotilla_binary;
+use crate::polling::free_port;
+use crate::process::{Launch, Process};
+
+/// How long a replica may take until it says that it listens.
+const START_BOUND: Duration = Duration::from_secs(20);
+
+/// How a replica is started.
+#[derive(Debug, Clone, Default)]
+pub struct ReplicaSpec {
+    /// How messages call it.
+    pub name: String,
+    /// `--redis-url`; without it the replica runs on the embedded coordination.
+    pub redis_url: Option<String>,
+    /// `--data-dir`.
+    pub data_dir: PathBuf,
+    /// `--directory`, also its working directory.
+    pub directory: PathBuf,
+    /// More arguments.
+    pub args: Vec<String>,
+    /// More environment.
+    pub env: Vec<(String, String)>,
+}
+
+/// A running `flotilla serve` with a home directory of its own.
+#[derive(Debug)]
+pub struct Replica {
+    port: u16,
+    url: String,
+    process: Process,
+    spec: ReplicaSpec,
+    home: TempDir,
+}
+
+impl Replica {
+    /// Starts a replica on a free port and waits for the line that says that it listens.
+    pub async fn start(spec: ReplicaSpec) -> Self {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let mut failure = None;
+        // The port may be taken between its choice and its use: a few are tried.
+        for _ in 0..3 {
+            let port = free_port();
+            let mut process = launch(&spec, port, &home);
+            match listening(&mut process).await {
+                Ok(url) => return Self { port, url, process, spec, home },
+                Err(error) if error.to_string().contains("in use") => failure = Some(error),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        panic!("no replica on any of three ports: {failure:?}");
+    }
+
+    /// The address: `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// What it logged so far (the newest half megabyte).
+    pub fn stderr(&self) -> String {
+        self.process.stderr()
+    }
+
+    /// Kills it, as by `kill -9`, and waits until the process is gone. Its tools are left to their supervisor.
+    pub fn kill9(&mut self) {
+        self.process.kill();
+    }
+
+    /// Stops it in its tracks (SIGSTOP).
+    pub fn stop(&mut self) {
+        self.process.signal(Signal::STOP);
+    }
+
+    /// Lets a stopped replica go on (SIGCONT).
+    pub fn cont(&mut self) {
+        self.process.signal(Signal::CONT);
+    }
+
+    /// Asks it to drain and end (SIGTERM).
+    pub fn term(&mut self) {
+        self.process.signal(Signal::TERM);
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Panics
+    /// When it has not ended within `bound`.
+    pub async fn wait_exit(&mut self, bound: Duration) -> ExitStatus {
+        self.process.wait_exit(bound).await
+    }
+
+    /// Starts it again on the same port, after it was killed or has ended.
+    pub async fn start_again(&mut self) {
+        self.process = launch(&self.spec, self.port, &self.home);
+        self.url = listening(&mut self.process).await.unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+fn launch(spec: &ReplicaSpec, port: u16, home: &TempDir) -> Process {
+    let mut launch = Launch::new(format!("replica {} on {port}", spec.name), flotilla_binary())
+        .args(["serve", "--hostname", "127.0.0.1", "--port", &port.to_string(), "--data-dir"])
+        .args([&spec.data_dir])
+        .args(["--directory"])
+        .args([&spec.directory])
+        .directory(&spec.directory)
+        .env("HOME", home.path().to_string_lossy())
+        .env("SHELL", "/bin/bash")
+        .env("RUST_BACKTRACE", "1");
+    if let Some(url) = &spec.redis_url {
+        launch = launch.args(["--redis-url", url]);
+    }
+    launch = launch.args(&spec.args);
+    launch.env.extend(spec.env.iter().cloned());
+    launch.start()
+}
+
+async fn listening(process: &mut Process) -> anyhow::Result<String> {
+    process
+        .wait_line(START_BOUND, |line| line.strip_prefix("flotilla listening on ").map(|url| url.trim().to_string()))
+        .await
+}

@@ -1,0 +1,370 @@
+//! A whole world: a scripted model, Redis, replicas over one data directory, a git work tree with a configuration.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::client::{Client, encoded};
+use crate::events::EventReader;
+use crate::leftovers::{processes_in, still_in};
+use crate::model::ScriptedModel;
+use crate::redis::RedisServer;
+use crate::replica::{Replica, ReplicaSpec};
+
+/// How long a tool may outlive the replicas that were killed.
+const TOOLS_END_WITHIN: Duration = Duration::from_secs(5);
+
+/// In which form the suite runs: `FLOTILLA_TEST_MODE` is `embedded`, `one` or `three` (the default).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// One replica on the in-process coordination, without Redis.
+    Embedded,
+    /// One replica on Redis.
+    OneReplica,
+    /// Three replicas on Redis; each request goes to the next.
+    ThreeReplicas,
+}
+
+impl Mode {
+    /// The mode that the environment asks for.
+    ///
+    /// # Panics
+    /// When the variable has another value.
+    pub fn from_env() -> Self {
+        match std::env::var("FLOTILLA_TEST_MODE").as_deref() {
+            Ok("embedded") => Self::Embedded,
+            Ok("one") => Self::OneReplica,
+            Ok("three") | Err(_) => Self::ThreeReplicas,
+            Ok(other) => panic!("FLOTILLA_TEST_MODE is {other:?}: embedded, one or three"),
+        }
+    }
+
+    /// Whether there are three replicas. Says that the test is skipped if not.
+    pub fn is_fleet_or_skip() -> bool {
+        let fleet = Self::from_env() == Self::ThreeReplicas;
+        if !fleet {
+            eprintln!("skipped: this test needs three replicas");
+        }
+        fleet
+    }
+
+    fn replicas(self) -> usize {
+        if self == Self::ThreeReplicas { 3 } else { 1 }
+    }
+}
+
+/// What differs from the ordinary world.
+#[derive(Debug, Clone, Default)]
+pub struct WorldSpec {
+    /// Laid over the ordinary `opencode.json`, object by object.
+    pub config: Value,
+    /// More files of the work tree: path and text.
+    pub files: Vec<(String, String)>,
+    /// More arguments of each replica.
+    pub args: Vec<String>,
+    /// More environment of each replica.
+    pub env: Vec<(String, String)>,
+    /// The password of the replicas, which the world's clients send.
+    pub password: Option<String>,
+}
+
+/// A running world. Dropping it kills the replicas, checks that no tool outlives them, and that the model was asked
+/// rightly.
+pub struct World {
+    // Replicas go before what they talk to, so that no death looks like a fault.
+    replicas: Vec<Replica>,
+    redis: Option<RedisServer>,
+    /// The model that the configuration names `fake/m`, and `fake/small` for titles.
+    pub model: ScriptedModel,
+    mode: Mode,
+    client: Client,
+    headers: Vec<(String, String)>,
+    data: TempDir,
+    work: TempDir,
+}
+
+impl World {
+    /// Starts an ordinary world in the mode that the environment asks for.
+    pub async fn start() -> Self {
+        Self::start_with(WorldSpec::default()).await
+    }
+
+    /// Starts a world in the mode that the environment asks for.
+    pub async fn start_with(spec: WorldSpec) -> Self {
+        Self::start_in(Mode::from_env(), spec).await
+    }
+
+    /// Starts a world in this mode.
+    pub async fn start_in(mode: Mode, spec: WorldSpec) -> Self {
+        let model = ScriptedModel::start().await;
+        let redis = if mode == Mode::Embedded { None } else { Some(RedisServer::start().await) };
+        let data = tempfile::tempdir().expect("a temporary directory");
+        let work = work_tree(model.url(), &spec);
+        let mut env = spec.env.clone();
+        let mut headers = Vec::new();
+        if let Some(password) = &spec.password {
+            env.push(("OPENCODE_SERVER_PASSWORD".into(), password.clone()));
+            headers.push(("authorization".to_string(), basic("opencode", password)));
+        }
+        let mut replicas = Vec::new();
+        for name in ["A", "B", "C"].into_iter().take(mode.replicas()) {
+            let spec = ReplicaSpec {
+                name: name.into(),
+                redis_url: redis.as_ref().map(RedisServer::url),
+                data_dir: data.path().to_path_buf(),
+                directory: work.path().to_path_buf(),
+                args: spec.args.clone(),
+                env: env.clone(),
+            };
+            replicas.push(Replica::start(spec).await);
+        }
+        let client = client(replicas.iter().map(Replica::url), &headers);
+        Self { replicas, redis, model, mode, client, headers, data, work }
+    }
+
+    /// The mode.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// The client that sends each request to the next replica.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// A client of one replica. In a world of one replica every number means that one.
+    pub fn at(&self, number: usize) -> Client {
+        client([self.url(number)], &self.headers)
+    }
+
+    /// The address of a replica. In a world of one replica every number means that one.
+    pub fn url(&self, number: usize) -> &str {
+        self.replicas[number % self.replicas.len()].url()
+    }
+
+    /// A replica. In a world of one replica every number means that one.
+    pub fn replica(&mut self, number: usize) -> &mut Replica {
+        let count = self.replicas.len();
+        &mut self.replicas[number % count]
+    }
+
+    /// The replicas.
+    pub fn replicas(&self) -> &[Replica] {
+        &self.replicas
+    }
+
+    /// The Redis server.
+    ///
+    /// # Panics
+    /// In the embedded mode, which has none.
+    pub fn redis(&mut self) -> &mut RedisServer {
+        self.redis.as_mut().expect("this world has a Redis server")
+    }
+
+    /// The headers that the world's clients send (the password).
+    pub fn headers(&self) -> &[(String, String)] {
+        &self.headers
+    }
+
+    /// The work tree.
+    pub fn directory(&self) -> &Path {
+        self.work.path()
+    }
+
+    /// A path in the work tree.
+    pub fn file(&self, path: &str) -> PathBuf {
+        self.work.path().join(path)
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// The path of `/event` for the work tree.
+    pub fn event_path(&self) -> String {
+        format!("/event?directory={}", encoded(&self.work.path().to_string_lossy()))
+    }
+
+    /// Opens `/event` at a replica.
+    pub async fn events(&self, number: usize) -> EventReader {
+        self.at(number).events(&self.event_path()).await
+    }
+
+    /// Opens `/global/event` at a replica.
+    pub async fn global_events(&self, number: usize) -> EventReader {
+        self.at(number).events("/global/event").await
+    }
+
+    /// Reconnects a reader of `/event` to a replica, with its last id.
+    pub async fn reconnect(&self, reader: &mut EventReader, number: usize) {
+        reader.reconnect(&format!("{}{}", self.url(number), self.event_path())).await;
+    }
+
+    /// The processes that work in the work tree and are not replicas: tools and their supervisors, with their command
+    /// lines.
+    pub fn tool_processes(&self) -> Vec<(u32, String)> {
+        let replicas: Vec<u32> = self.replicas.iter().map(Replica::id).collect();
+        processes_in(self.work.path()).into_iter().filter(|(id, _)| !replicas.contains(id)).collect()
+    }
+
+    /// Creates a session with a title (so that none is asked for) and returns its id.
+    pub async fn session(&self) -> String {
+        self.client.titled_session().await
+    }
+
+    /// As [`Client::prompt`], at the next replica.
+    pub async fn prompt(&self, session: &str, text: &str) -> Value {
+        self.client.prompt(session, text).await
+    }
+
+    /// As [`Client::prompt_async`], at the next replica.
+    pub async fn prompt_async(&self, session: &str, text: &str) {
+        self.client.prompt_async(session, text).await;
+    }
+
+    /// As [`Client::messages`], at the next replica.
+    pub async fn messages(&self, session: &str) -> Vec<Value> {
+        self.client.messages(session).await
+    }
+
+    /// As [`Client::status`], at the next replica.
+    pub async fn status(&self, session: &str) -> String {
+        self.client.status(session).await
+    }
+
+    /// As [`Client::abort`], at the next replica.
+    pub async fn abort(&self, session: &str) {
+        self.client.abort(session).await;
+    }
+
+    /// A prompt that is sent at once from a task of its own, to one replica.
+    pub fn spawn_prompt(&self, number: usize, session: &str, text: &str) -> tokio::task::JoinHandle<Value> {
+        let (client, session, text) = (self.at(number), session.to_string(), text.to_string());
+        tokio::spawn(async move { client.prompt(&session, &text).await })
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.replicas.clear();
+        let left = still_in(self.work.path(), TOOLS_END_WITHIN);
+        if !std::thread::panicking() {
+            assert!(left.is_empty(), "these processes outlived the replicas: {left:?}");
+        }
+    }
+}
+
+fn client<'a>(urls: impl IntoIterator<Item = &'a str>, headers: &[(String, String)]) -> Client {
+    headers.iter().fold(Client::new(urls), |client, (name, value)| client.with_header(name, value))
+}
+
+/// The value of an `authorization` header.
+pub fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", base64(&format!("{user}:{password}")))
+}
+
+/// Base64 of a text, with padding.
+pub fn base64(text: &str) -> String {
+    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::new();
+    for three in text.as_bytes().chunks(3) {
+        let bits = (0..3).fold(0u32, |bits, at| (bits << 8) | u32::from(*three.get(at).unwrap_or(&0)));
+        for at in 0..4 {
+            let letter = char::from(LETTERS[(bits >> (18 - 6 * at)) as usize & 63]);
+            out.push(if at <= three.len() { letter } else { '=' });
+        }
+    }
+    out
+}
+
+/// The ordinary configuration: provider `fake` with the models `m` and `small`, at this address.
+pub fn config(model_url: &str) -> Value {
+    let model = |name: &str| {
+        json!({
+            "name": name,
+            "tool_call": true,
+            "limit": {"context": 100_000, "output": 4_000},
+            "cost": {"input": 3, "output": 15, "cache_read": 0.3, "cache_write": 3.75},
+        })
+    };
+    json!({
+        "$schema": "https://opencode.ai/config.json",
+        "model": "fake/m",
+        "small_model": "fake/small",
+        "provider": {
+            "fake": {
+                "name": "Fake",
+                "npm": "@ai-sdk/openai-compatible",
+                "options": {"baseURL": model_url, "apiKey": "k"},
+                "models": {"m": model("M"), "small": model("Small")},
+            },
+        },
+    })
+}
+
+/// A git work tree with one commit.
+fn work_tree(model_url: &str, spec: &WorldSpec) -> TempDir {
+    let work = tempfile::tempdir().expect("a temporary directory");
+    let mut config = config(model_url);
+    lay_over(&mut config, &spec.config);
+    let mut files = vec![
+        ("opencode.json".to_string(), serde_json::to_string_pretty(&config).expect("a value can be written")),
+        ("README.md".to_string(), "# A project\n\nIt is small.\n".to_string()),
+    ];
+    files.extend(spec.files.iter().cloned());
+    for (path, text) in files {
+        let path = work.path().join(path);
+        std::fs::create_dir_all(path.parent().expect("a file is in a directory")).expect("a directory can be made");
+        std::fs::write(path, text).expect("a file can be written");
+    }
+    git(work.path(), &["init", "-q", "-b", "main"]);
+    git(work.path(), &["add", "-A"]);
+    git(work.path(), &["commit", "-q", "-m", "first"]);
+    work
+}
+
+fn git(directory: &Path, args: &[&str]) {
+    let done = Command::new("git")
+        .args(["-c", "user.name=Test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"])
+        .args(args)
+        .current_dir(directory)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_SYSTEM", "/dev/null")
+        .status()
+        .expect("git is installed");
+    assert!(done.success(), "git {args:?} failed");
+}
+
+fn lay_over(below: &mut Value, above: &Value) {
+    match (below, above) {
+        (_, Value::Null) => {}
+        (Value::Object(below), Value::Object(above)) => {
+            for (key, value) in above {
+                lay_over(below.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (below, above) => *below = above.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_pads_as_it_must() {
+        let all: Vec<String> = ["", "a", "ab", "abc", "opencode:pw"].into_iter().map(base64).collect();
+        assert_eq!(all, ["", "YQ==", "YWI=", "YWJj", "b3BlbmNvZGU6cHc="]);
+    }
+
+    #[test]
+    fn a_configuration_is_laid_over_object_by_object() {
+        let mut below = json!({"a": {"b": 1, "c": 2}, "d": [1]});
+        lay_over(&mut below, &json!({"a": {"c": 3}, "d": [2]}));
+        assert_eq!(below, json!({"a": {"b": 1, "c": 3}, "d": [2]}));
+    }
+}
