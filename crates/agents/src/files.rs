@@ -145,8 +145,17 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
+/// The text of a small file; `None` if there is none. Nothing is remembered.
+pub(crate) fn text(path: &Path) -> Option<String> {
+    // Opening a pipe would wait for whoever writes into it.
+    path.is_file().then(|| content(path).ok())?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+}
+
 /// A digest of a file's content, or of the names in a folder. It is compared within this process only.
 fn digest(path: &Path) -> Option<u64> {
+    if !path.is_dir() && !path.is_file() {
+        return None;
+    }
     let mut hasher = DefaultHasher::new();
     if path.is_dir() {
         entries(path).hash(&mut hasher)

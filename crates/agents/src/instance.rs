@@ -6,9 +6,10 @@ use crate::error::ConfigError;
 use crate::files::{Files, Fingerprint};
 use crate::instructions::{self, Instruction};
 use crate::layers;
+use crate::mask::mask_config;
 use crate::model::{Model, ModelNotFound, ModelRef};
 use crate::project::{self, Place, Project};
-use crate::providers::{self, Providers};
+use crate::providers::Providers;
 use crate::surroundings::Surroundings;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -65,7 +66,7 @@ pub fn load_at(directory: &Path, place: Place, surroundings: &Surroundings) -> R
     let default_model =
         default_model.or_else(|| last_used(&providers, surroundings, &mut files)).or_else(|| providers.first_model());
     let commands = commands::all(&config);
-    providers::mask_config(&mut config);
+    mask_config(&mut config);
     Ok(Instance {
         directory: directory.to_owned(),
         project,

@@ -3,6 +3,7 @@
 use crate::error::{ConfigError, Issue};
 use crate::files::{Files, upwards};
 use crate::front_matter;
+use crate::mask::mask_config;
 use crate::merge;
 use crate::normalize;
 use crate::schema;
@@ -32,9 +33,7 @@ pub(crate) fn read(
     files: &mut Files,
 ) -> Result<Map<String, Value>, ConfigError> {
     let mut layers = Layers { surroundings, files, config: Map::new() };
-    for name in ["config.json", "opencode.json", "opencode.jsonc"] {
-        layers.file(&surroundings.config_dir.join(name))?;
-    }
+    layers.users()?;
     if let Some(path) = &surroundings.opencode_config {
         layers.file(&directory.join(path))?;
     }
@@ -62,6 +61,17 @@ pub(crate) fn read(
     Ok(layers.config)
 }
 
+/// The user's own configuration without any project, as `GET /global/config` answers it: secrets are masked.
+pub fn global_config(surroundings: &Surroundings) -> Result<Value, ConfigError> {
+    let mut files = Files::default();
+    let mut layers = Layers { surroundings, files: &mut files, config: Map::new() };
+    layers.users()?;
+    let mut config = layers.config;
+    config.entry("$schema").or_insert_with(|| normalize::SCHEMA.into());
+    mask_config(&mut config);
+    Ok(Value::Object(config))
+}
+
 /// The folders with agents and commands: the user's, `.opencode` from the directory upwards, the home's, the given one.
 fn folders(directory: &Path, worktree: &Path, surroundings: &Surroundings) -> Vec<PathBuf> {
     let mut folders = vec![surroundings.config_dir.clone()];
@@ -82,6 +92,12 @@ struct Layers<'a> {
 }
 
 impl Layers<'_> {
+    fn users(&mut self) -> Result<(), ConfigError> {
+        ["config.json", "opencode.json", "opencode.jsonc"]
+            .iter()
+            .try_for_each(|name| self.file(&self.surroundings.config_dir.join(name)))
+    }
+
     fn pair(&mut self, folder: &Path) -> Result<(), ConfigError> {
         self.file(&folder.join("opencode.json"))?;
         self.file(&folder.join("opencode.jsonc"))

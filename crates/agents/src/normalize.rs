@@ -4,6 +4,9 @@ use crate::merge;
 use crate::permission::tool_permission;
 use serde_json::{Map, Value, json};
 
+/// What a configuration says of its own form where its file says nothing.
+pub(crate) const SCHEMA: &str = "https://opencode.ai/config.json";
+
 /// The fields of an agent that are no options for its model.
 const AGENT_FIELDS: [&str; 16] = [
     "name",
@@ -70,7 +73,7 @@ pub(crate) fn agent(agent: &mut Map<String, Value>) {
 pub(crate) fn whole(config: &mut Map<String, Value>, username: &str) {
     let modes = config.get("mode").cloned().unwrap_or_else(|| json!({}));
     for (key, empty) in [
-        ("$schema", json!("https://opencode.ai/config.json")),
+        ("$schema", json!(SCHEMA)),
         ("command", json!({})),
         ("plugin", json!([])),
         ("username", json!(username)),

@@ -1,6 +1,6 @@
 //! Which project a directory belongs to.
 
-use crate::files::Files;
+use crate::files::{self, Files};
 use crate::surroundings::Surroundings;
 use serde::Serialize;
 use std::io::Read;
@@ -67,9 +67,9 @@ pub(crate) fn watch(directory: &Path, place: &Place, files: &mut Files) {
 /// `commondir` and is a work tree of its own.
 fn main_worktree(top: &Path) -> PathBuf {
     let linked = || {
-        let text = std::fs::read_to_string(top.join(".git")).ok()?;
+        let text = files::text(&top.join(".git"))?;
         let folder = top.join(text.strip_prefix("gitdir:")?.trim());
-        let common = std::fs::read_to_string(folder.join("commondir")).ok()?;
+        let common = files::text(&folder.join("commondir"))?;
         let common = folder.join(common.trim()).canonicalize().ok()?;
         (common.file_name()? == ".git").then(|| common.parent().map(Path::to_owned))?
     };
@@ -94,7 +94,9 @@ fn root_commit(top: &Path, surroundings: &Surroundings) -> Option<String> {
 fn git(top: &Path, arguments: &[&str], surroundings: &Surroundings) -> std::io::Result<String> {
     let mut command = Command::new("git");
     // Only these: a GIT_DIR of whoever started the server must not decide about another directory.
-    command.env_clear().env("HOME", &surroundings.home).env("GIT_TERMINAL_PROMPT", "0").env("LC_ALL", "C");
+    command.env_clear().env("HOME", &surroundings.home).env("LC_ALL", "C");
+    // A repository that lacks objects must not make it call somebody: the command for that is the repository's choice.
+    command.env("GIT_NO_LAZY_FETCH", "1").env("GIT_TERMINAL_PROMPT", "0");
     if let Some(path) = surroundings.env.get("PATH") {
         command.env("PATH", path);
     }

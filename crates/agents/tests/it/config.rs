@@ -105,6 +105,17 @@ fn later_layers_override_earlier_ones() {
     assert_eq!(world.load().config["logLevel"], "DEBUG");
 }
 
+/// R91.
+#[test]
+fn the_users_configuration_stands_by_itself() {
+    let world = World::with(recorded());
+    let global = || agents::global_config(&world.surroundings).unwrap();
+    assert_eq!(global(), json!({"$schema": "https://opencode.ai/config.json"}));
+    world.write("home/.config/opencode/opencode.jsonc", "{\"username\": \"glob\"}");
+    assert_eq!(global(), json!({"username": "glob", "$schema": "https://opencode.ai/config.json"}));
+    assert_eq!(world.load().config["username"], "glob");
+}
+
 #[test]
 fn nothing_is_written() {
     let world = World::with(recorded());
@@ -164,6 +175,10 @@ fn hostile_files_end_in_an_error_or_are_cut() {
     world.write("ws/opencode.json", &" ".repeat(2_000_000));
     assert_eq!(world.try_load("").unwrap_err().name(), "ConfigInvalidError");
     world.write("ws/opencode.json", "");
+    // Opening a pipe that nobody writes into would wait for ever.
+    for pipe in ["AGENTS.md", "opencode.jsonc", ".git"] {
+        assert!(std::process::Command::new("mkfifo").arg(world.ws.join(pipe)).status().unwrap().success());
+    }
     world.write("ws/.opencode/agent/a.md", "An agent.");
     for link in ["b", "c", "d", "e"] {
         std::os::unix::fs::symlink(".", world.ws.join(".opencode/agent").join(link)).unwrap();
