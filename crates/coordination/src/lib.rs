@@ -3,6 +3,8 @@
 //! Facts live in the store; what is kept here may vanish, and no fact goes with it. These ports decide who *tries*; the
 //! store's guards decide who *may*. Every operation is idempotent: one whose caller timed out may still take effect.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod events;
 pub mod keys;
 pub mod leases;

@@ -1,0 +1,53 @@
+//! A Redis server per test, and replicas on it.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use async_trait::async_trait;
+use coordination::conformance::World;
+use coordination::{LogLimits, Ports};
+use coordination_redis::{RedisPorts, RedisSettings};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use testkit::RedisServer;
+use wire::clock::Entropy;
+
+/// Numbers that are all different, the same in every run.
+#[derive(Default)]
+pub struct Different(AtomicU64);
+
+impl Entropy for Different {
+    fn bits(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+/// A server, and what its replicas are told.
+pub struct Redis {
+    pub server: RedisServer,
+    pub settings: RedisSettings,
+}
+
+impl Redis {
+    pub async fn start() -> Self {
+        let server = RedisServer::start().await;
+        let settings = RedisSettings::new(server.url(), Arc::new(Different::default()));
+        Self { server, settings }
+    }
+}
+
+/// The usual world: one server.
+pub async fn world(log: LogLimits) -> Redis {
+    let mut redis = Redis::start().await;
+    redis.settings.log = log;
+    redis
+}
+
+#[async_trait]
+impl World for Redis {
+    async fn ports(&self) -> Ports {
+        RedisPorts::connect(self.settings.clone()).await.expect("the server answers")
+    }
+
+    async fn forget(&self) {
+        assert_eq!(self.server.command(&["FLUSHALL"]), "OK");
+    }
+}
