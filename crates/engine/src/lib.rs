@@ -1,1 +1,29 @@
-//! Runs: acquire, step, hand over, take over; permissions; configuration of agents.
+//! Runs: acquire, step, hand over, take over; permissions; sessions and their records; the event feed.
+//!
+//! The engine knows neither HTTP nor Redis nor the environment: ports, store, providers, clock and randomness are handed
+//! in, and every method may be called on any replica at any time.
+
+mod api;
+mod asks;
+mod call;
+mod commit;
+mod engine;
+mod feed;
+mod fold;
+mod instances;
+mod prompt;
+mod publish;
+mod replica;
+mod request;
+mod run;
+mod runs;
+mod sessions;
+mod step;
+mod time;
+mod title;
+mod turn;
+
+pub use api::*;
+pub use engine::{Engine, Parts, Settings};
+pub use feed::{FeedItem, Follower, From};
+pub use storage::Page;

@@ -1,0 +1,407 @@
+//! Permissions and questions that runs wait for: a record in the store, answered from any replica.
+
+use crate::api::{EngineError, Scope};
+use crate::commit::{Committer, Decision, Under, body};
+use crate::engine::{Engine, blocking};
+use crate::run::Run;
+use crate::step::Scene;
+use coordination::SessionKey;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use storage::{Record, StoreError, TenantStore, Write};
+use tools::ToolError;
+use wire::event::Happened;
+use wire::ids::{PermissionId, QuestionId, SessionId};
+use wire::permission::{Action, CallRef, PermissionRequest, Reply, Rule};
+use wire::question::QuestionRequest;
+use wire::tenant::Tenant;
+
+/// What a run waits for, as it is stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct StoredAsk {
+    /// Orders asks: milliseconds since the epoch.
+    at: u64,
+    #[serde(flatten)]
+    about: About,
+    /// None while it is open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    answer: Option<Answer>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum About {
+    Permission(PermissionRequest),
+    Question(QuestionRequest),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Answer {
+    Reply {
+        reply: Reply,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        message: Option<String>,
+    },
+    Answers {
+        answers: Vec<Vec<String>>,
+    },
+    Dismissed,
+}
+
+impl StoredAsk {
+    fn id(&self) -> &str {
+        match &self.about {
+            About::Permission(request) => request.id.as_str(),
+            About::Question(request) => request.id.as_str(),
+        }
+    }
+
+    fn session(&self) -> &SessionId {
+        match &self.about {
+            About::Permission(request) => &request.session_id,
+            About::Question(request) => &request.session_id,
+        }
+    }
+
+    fn permission(&self) -> Option<&PermissionRequest> {
+        match &self.about {
+            About::Permission(request) => Some(request),
+            About::Question(_) => None,
+        }
+    }
+
+    fn record(&self) -> Record {
+        Record::Ask { session: self.session().clone(), id: self.id().to_owned() }
+    }
+
+    /// What clients are told when the run that asked ends without an answer.
+    pub(crate) fn withdrawn_event(&self) -> Happened {
+        match &self.about {
+            About::Permission(request) => wire::event::permission_replied(request, Reply::Reject),
+            About::Question(request) => wire::event::question_rejected(request),
+        }
+    }
+}
+
+fn parse(bodies: Vec<Vec<u8>>) -> Vec<StoredAsk> {
+    let mut asks: Vec<StoredAsk> = bodies.iter().filter_map(|body| serde_json::from_slice(body).ok()).collect();
+    asks.sort_by(|a, b| (a.at, a.id()).cmp(&(b.at, b.id())));
+    asks
+}
+
+/// The asks of a session that nobody has answered, oldest first.
+pub(crate) fn open_asks(at: &Under<'_>) -> Result<Vec<StoredAsk>, EngineError> {
+    Ok(parse(at.store.asks(at.id)?).into_iter().filter(|ask| ask.answer.is_none()).collect())
+}
+
+/// Removes all asks of a session: goes with the commit that settles its tickets.
+pub(crate) fn withdrawn(at: &Under<'_>) -> Result<Vec<Write>, EngineError> {
+    Ok(parse(at.store.asks(at.id)?).iter().map(|ask| Write::Remove(ask.record())).collect())
+}
+
+/// What was approved by `always` in a project.
+fn approvals(store: &TenantStore, project: &str) -> Result<Vec<Rule>, EngineError> {
+    let stored = store.read(&Record::Approvals { project: project.to_owned() })?;
+    Ok(stored.and_then(|body| serde_json::from_slice(&body).ok()).unwrap_or_default())
+}
+
+/// Evaluates the rules for what a tool wants, and asks if they say so. Returns when it is allowed.
+pub(crate) async fn ask(run: &Run, scene: &Scene, wanted: tools::Ask, call: Option<CallRef>) -> Result<(), ToolError> {
+    let failed = |error: EngineError| match error {
+        EngineError::Lost => ToolError::Lost,
+        error => ToolError::Failed(error.to_string()),
+    };
+    let (store, session) = (run.engine.tenant_store(&run.handle.key.tenant), scene.session.id.clone());
+    let (own, approved) = blocking(move || {
+        let session = store.session(&session)?;
+        let approved = approvals(&store, &session.project_id)?;
+        Ok((session.permission.unwrap_or_default(), approved))
+    })
+    .await
+    .map_err(failed)?;
+    let rules: [&[Rule]; 3] = [&scene.agent.permission, &own, &approved];
+    let mut must_ask = false;
+    for pattern in &wanted.patterns {
+        match agents::permission::evaluate(&wanted.permission, pattern, &rules).action {
+            Action::Allow => {}
+            Action::Ask => must_ask = true,
+            Action::Deny => {
+                let relevant = agents::permission::relevant(&wanted.permission, &rules);
+                let rules = serde_json::to_string(&relevant).unwrap_or_default();
+                return Err(ToolError::Denied(format!(
+                    "A permission rule forbids this tool call. The rules that apply here: {rules}"
+                )));
+            }
+        }
+    }
+    if !must_ask {
+        return Ok(());
+    }
+    let id = raise(run, scene, wanted, call).await.map_err(failed)?;
+    match wait_for_answer(run, &scene.session.id, &id).await.map_err(failed)? {
+        Some(Answer::Reply { reply: Reply::Reject, message }) => Err(ToolError::Rejected { feedback: message }),
+        Some(Answer::Reply { .. }) => Ok(()),
+        _ => Err(ToolError::Aborted),
+    }
+}
+
+/// Stores an ask and publishes it, unless a former runner of the same call did.
+async fn raise(
+    run: &Run,
+    scene: &Scene,
+    wanted: tools::Ask,
+    call: Option<CallRef>,
+) -> Result<PermissionId, EngineError> {
+    let (store, session) = (run.engine.tenant_store(&run.handle.key.tenant), scene.session.id.clone());
+    let known = blocking(move || Ok(parse(store.asks(&session)?))).await?;
+    let same = |request: &&PermissionRequest| {
+        call.is_some()
+            && request.tool == call
+            && request.permission == wanted.permission
+            && request.patterns == wanted.patterns
+    };
+    if let Some(request) = known.iter().filter_map(StoredAsk::permission).find(same) {
+        return Ok(request.id.clone());
+    }
+    let request = PermissionRequest {
+        id: run.engine.0.ids.permission(),
+        session_id: scene.session.id.clone(),
+        permission: wanted.permission,
+        patterns: wanted.patterns,
+        metadata: wanted.metadata,
+        always: wanted.always,
+        tool: call,
+    };
+    let ask = StoredAsk { at: run.engine.now_ms(), about: About::Permission(request.clone()), answer: None };
+    run.commit(vec![Write::PutNew(ask.record(), body(&ask)?)]).await?;
+    run.publish(wire::event::permission_asked(&request)).await;
+    Ok(request.id)
+}
+
+/// Waits until an ask is answered, or gone. Woken by a poke; looks once a second without.
+async fn wait_for_answer(run: &Run, session: &SessionId, id: &PermissionId) -> Result<Option<Answer>, EngineError> {
+    let record = Record::Ask { session: session.clone(), id: id.to_string() };
+    let waiter = run.engine.0.waiters.join(&run.handle.key);
+    loop {
+        let woken = waiter.notify.notified();
+        tokio::pin!(woken);
+        woken.as_mut().enable();
+        let (store, record) = (run.engine.tenant_store(&run.handle.key.tenant), record.clone());
+        let stored = blocking(move || store.read(&record).map_err(EngineError::from)).await?;
+        match stored.and_then(|body| serde_json::from_slice::<StoredAsk>(&body).ok()) {
+            None => return Ok(None),
+            Some(StoredAsk { answer: Some(answer), .. }) => return Ok(Some(answer)),
+            Some(_) => {
+                let _ = tokio::time::timeout(Duration::from_secs(1), woken).await;
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// The permissions that runs in this directory wait for, oldest first.
+    pub async fn permissions(&self, scope: &Scope) -> Result<Vec<PermissionRequest>, EngineError> {
+        let asks = self.asks_in(scope).await?;
+        let open = asks.into_iter().filter_map(|ask| match ask.about {
+            About::Permission(request) => Some(request),
+            About::Question(_) => None,
+        });
+        Ok(open.collect())
+    }
+
+    /// The questions that runs in this directory wait for, oldest first.
+    pub async fn questions(&self, scope: &Scope) -> Result<Vec<QuestionRequest>, EngineError> {
+        let asks = self.asks_in(scope).await?;
+        let open = asks.into_iter().filter_map(|ask| match ask.about {
+            About::Question(request) => Some(request),
+            About::Permission(_) => None,
+        });
+        Ok(open.collect())
+    }
+
+    async fn asks_in(&self, scope: &Scope) -> Result<Vec<StoredAsk>, EngineError> {
+        let directory = scope.directory.to_string_lossy().into_owned();
+        let mut asks = self.open_asks(&scope.tenant).await?;
+        let store = self.tenant_store(&scope.tenant);
+        blocking(move || {
+            asks.retain(|ask| store.session(ask.session()).is_ok_and(|session| session.directory == directory));
+            Ok(asks)
+        })
+        .await
+    }
+
+    /// The open asks of all sessions that are at work: those with a marker.
+    async fn open_asks(&self, tenant: &Tenant) -> Result<Vec<StoredAsk>, EngineError> {
+        let store = self.tenant_store(tenant);
+        blocking(move || {
+            let mut sessions: Vec<SessionId> = store.markers()?.into_iter().map(|marker| marker.session).collect();
+            sessions.sort();
+            sessions.dedup();
+            let mut asks = Vec::new();
+            for session in sessions {
+                asks.extend(parse(store.asks(&session)?).into_iter().filter(|ask| ask.answer.is_none()));
+            }
+            asks.sort_by(|a, b| (a.at, a.id()).cmp(&(b.at, b.id())));
+            Ok(asks)
+        })
+        .await
+    }
+
+    /// Answers a permission request; `always` also approves its patterns for every session of the project.
+    ///
+    /// Errors: `PermissionNotFound` if it is unknown or was answered before.
+    pub async fn reply_permission(
+        &self,
+        tenant: &Tenant,
+        id: &PermissionId,
+        reply: Reply,
+        message: Option<String>,
+    ) -> Result<(), EngineError> {
+        let unknown = || EngineError::PermissionNotFound(id.to_string());
+        let asks = self.open_asks(tenant).await?;
+        let ask = asks.into_iter().find(|ask| ask.id() == id.as_str()).ok_or_else(unknown)?;
+        let key = SessionKey::new(tenant.clone(), ask.session().clone());
+        let project_lock = format!("approvals/{tenant}");
+        let _approving = match reply {
+            Reply::Always => Some(
+                self.0
+                    .ports
+                    .locks
+                    .lock(&project_lock, Duration::from_secs(4))
+                    .await
+                    .map_err(crate::replica::unavailable)?,
+            ),
+            Reply::Once | Reply::Reject => None,
+        };
+        let wanted = id.to_string();
+        let (_, (session, answered)) = self
+            .head_commit(&key, Committer::Request, move |_, at| {
+                let session = at.session()?;
+                let open = open_asks(at)?;
+                let Some(asked) = open.iter().find(|ask| ask.id() == wanted).and_then(StoredAsk::permission) else {
+                    return Ok(Decision::Leave((session, Vec::new())));
+                };
+                let mut writes = Vec::new();
+                let mut approved = approvals(at.store, &session.project_id)?;
+                if reply == Reply::Always {
+                    let permission = asked.permission.clone();
+                    approved.extend(asked.always.iter().map(|pattern| Rule {
+                        permission: permission.clone(),
+                        pattern: pattern.clone(),
+                        action: Action::Allow,
+                    }));
+                    // Lands before the answer: whoever sees the answer sees the approval.
+                    let record = Record::Approvals { project: session.project_id.clone() };
+                    writes.push(Write::Put(record, body(&approved)?));
+                }
+                let mut answered = Vec::new();
+                for ask in &open {
+                    let is_it = ask.id() == wanted;
+                    let reply = match (reply, ask.permission()) {
+                        _ if is_it => reply,
+                        (Reply::Reject, Some(_)) => Reply::Reject,
+                        (Reply::Always, Some(other)) if is_allowed(other, &approved) => Reply::Always,
+                        _ => continue,
+                    };
+                    let message = message.clone().filter(|_| is_it);
+                    let closed = StoredAsk { answer: Some(Answer::Reply { reply, message }), ..ask.clone() };
+                    writes.push(Write::Put(closed.record(), body(&closed)?));
+                    answered.extend(ask.permission().map(|request| (is_it, request.clone(), reply)));
+                }
+                // The request itself is told first.
+                answered.sort_by_key(|(is_it, _, _)| !is_it);
+                Ok(Decision::Write(writes, (session, answered)))
+            })
+            .await?;
+        if answered.is_empty() {
+            return Err(unknown());
+        }
+        let origin = self.origin(&key, &session, None);
+        for (_, request, reply) in &answered {
+            self.publish(&origin, wire::event::permission_replied(request, *reply), None).await;
+        }
+        self.poke(&key).await;
+        Ok(())
+    }
+
+    /// Answers questions.
+    ///
+    /// Errors: `QuestionNotFound` if they are unknown or were answered before.
+    pub async fn reply_question(
+        &self,
+        tenant: &Tenant,
+        id: &QuestionId,
+        answers: Vec<Vec<String>>,
+    ) -> Result<(), EngineError> {
+        self.answer_question(tenant, id, Answer::Answers { answers }).await
+    }
+
+    /// Dismisses questions.
+    ///
+    /// Errors: `QuestionNotFound` if they are unknown or were answered before.
+    pub async fn reject_question(&self, tenant: &Tenant, id: &QuestionId) -> Result<(), EngineError> {
+        self.answer_question(tenant, id, Answer::Dismissed).await
+    }
+
+    async fn answer_question(&self, tenant: &Tenant, id: &QuestionId, answer: Answer) -> Result<(), EngineError> {
+        let unknown = || EngineError::QuestionNotFound(id.to_string());
+        let asks = self.open_asks(tenant).await?;
+        let ask = asks.into_iter().find(|ask| ask.id() == id.as_str()).ok_or_else(unknown)?;
+        let key = SessionKey::new(tenant.clone(), ask.session().clone());
+        let (wanted, given) = (id.to_string(), answer.clone());
+        let (_, (session, asked)) = self
+            .head_commit(&key, Committer::Request, move |_, at| {
+                let session = at.session()?;
+                let Some(ask) = open_asks(at)?.into_iter().find(|ask| ask.id() == wanted) else {
+                    return Ok(Decision::Leave((session, None)));
+                };
+                let closed = StoredAsk { answer: Some(given.clone()), ..ask.clone() };
+                let write = Write::Put(closed.record(), body(&closed)?);
+                Ok(Decision::Write(vec![write], (session, Some(ask))))
+            })
+            .await?;
+        let Some(StoredAsk { about: About::Question(request), .. }) = asked else { return Err(unknown()) };
+        let happened = match &answer {
+            Answer::Answers { answers } => wire::event::question_replied(&request, answers),
+            _ => wire::event::question_rejected(&request),
+        };
+        let origin = self.origin(&key, &session, None);
+        self.publish(&origin, happened, None).await;
+        self.poke(&key).await;
+        Ok(())
+    }
+
+    /// Tells the owner of a session to look at the store; one that is not reached looks once a second.
+    pub(crate) async fn poke(&self, key: &SessionKey) {
+        self.0.waiters.wake(key);
+        if let Err(error) = self.0.ports.leases.poke(key, false).await {
+            tracing::info!(session = %key.session, %error, "the owner was not told");
+        }
+    }
+}
+
+fn is_allowed(request: &PermissionRequest, approved: &[Rule]) -> bool {
+    let allowed = |pattern: &String| {
+        agents::permission::evaluate(&request.permission, pattern, &[approved]).action == Action::Allow
+    };
+    request.patterns.iter().all(allowed)
+}
+
+impl From<ToolError> for EngineError {
+    fn from(error: ToolError) -> Self {
+        match error {
+            ToolError::Lost => Self::Lost,
+            error => Self::BadRequest(error.to_string()),
+        }
+    }
+}
+
+/// A read of what may be gone.
+pub(crate) fn found<T>(result: Result<T, StoreError>) -> Result<Option<T>, EngineError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(StoreError::NotFound) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,348 @@
+//! The tool calls of a step: announced, begun, shown, ended, each a part of its message.
+
+use crate::api::EngineError;
+use crate::commit::body;
+use crate::engine::{Counters, Engine};
+use crate::run::{Run, Stop, StopReason};
+use crate::step::{Scene, put_part};
+use crate::turn::interrupt;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use storage::{Record, Write};
+use tokio::sync::Mutex;
+use tokio::task::JoinSet;
+use tools::{Ask, Call, Host, Output, Registry, Resolved, Tool, ToolError};
+use wire::message::MessageError;
+use wire::part::{Part, PartKind, Span, ToolPart, ToolState};
+use wire::permission::CallRef;
+
+/// So many equal calls in a row within one message are a loop.
+const LOOP: usize = 3;
+
+/// The calls of one step.
+#[derive(Default)]
+pub(crate) struct Calls {
+    announced: HashMap<String, Part>,
+    running: JoinSet<Ended>,
+    parts: Vec<Arc<Mutex<Part>>>,
+    made: Vec<(String, Value)>,
+    ended: Blocked,
+}
+
+/// What the ended calls mean for the run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Blocked {
+    /// The user rejected one: the run ends after this step.
+    pub rejected: bool,
+    /// The step fails with this.
+    pub fatal: Option<MessageError>,
+}
+
+enum Ended {
+    Done,
+    Rejected,
+    Fatal(MessageError),
+    Lost,
+}
+
+/// The part of a call whose arguments are still coming.
+pub(crate) fn pending(registry: &Registry, call_id: &str, name: &str) -> PartKind {
+    let known = registry.get(name).or_else(|| registry.get(&name.to_lowercase()));
+    let tool = known.map_or("invalid", |tool| tool.name()).to_owned();
+    let state = ToolState::Pending { input: json!({}), raw: String::new() };
+    PartKind::Tool(ToolPart { call_id: call_id.to_owned(), tool, state, extra: wire::Extra::new() })
+}
+
+/// Starts a call whose arguments are complete.
+pub(crate) async fn start(
+    run: &Run,
+    scene: &Arc<Scene>,
+    stop: &Arc<Stop>,
+    calls: &mut Calls,
+    mut part: Part,
+    name: &str,
+    arguments: &str,
+) -> Result<(), EngineError> {
+    let registry = &run.engine.0.tools;
+    let offered: Vec<&str> = registry.names();
+    let (tool, input) = match registry.resolve(name, arguments, &offered) {
+        Resolved::Known(tool, input) => (tool, input),
+        Resolved::Invalid { tool, error } => (registry.invalid(), json!({ "tool": tool, "error": error })),
+    };
+    calls.made.push((tool.name().to_owned(), input.clone()));
+    let is_loop = calls.made.len() >= LOOP
+        && calls.made.iter().rev().take(LOOP).all(|call| *call == calls.made[calls.made.len() - 1]);
+    let now = run.engine.now_ms();
+    let PartKind::Tool(call) = &mut part.kind else { return Ok(()) };
+    call.tool = tool.name().to_owned();
+    call.state =
+        ToolState::Running { input: input.clone(), title: None, metadata: None, time: Span::from(now), begun: None };
+    put_part(run, &part).await?;
+    spawn(run, scene, stop, calls, part, tool, input, is_loop);
+    Ok(())
+}
+
+/// Starts a call that a former runner had accepted and not begun.
+pub(crate) async fn resume(
+    run: &Run,
+    scene: &Arc<Scene>,
+    stop: &Arc<Stop>,
+    calls: &mut Calls,
+    part: Part,
+) -> Result<(), EngineError> {
+    let Some(ToolState::Running { input, .. }) = part.tool().map(|call| call.state.clone()) else { return Ok(()) };
+    let name = part.tool().map(|call| call.tool.clone()).unwrap_or_default();
+    let tool = run.engine.0.tools.get(&name).unwrap_or_else(|| run.engine.0.tools.invalid());
+    spawn(run, scene, stop, calls, part, tool, input, false);
+    Ok(())
+}
+
+#[allow(clippy::too_many_arguments)]
+fn spawn(
+    run: &Run,
+    scene: &Arc<Scene>,
+    stop: &Arc<Stop>,
+    calls: &mut Calls,
+    part: Part,
+    tool: Arc<dyn Tool>,
+    input: Value,
+    is_loop: bool,
+) {
+    Counters::add(&run.engine.0.counters.tool_calls, 1);
+    let call_id = part.tool().map(|call| call.call_id.clone()).unwrap_or_default();
+    let message = part.message_id.clone();
+    let part = Arc::new(Mutex::new(part));
+    calls.parts.push(part.clone());
+    let host = Arc::new(CallHost {
+        run: run.clone(),
+        scene: scene.clone(),
+        stop: stop.clone(),
+        part: part.clone(),
+        call: CallRef { message_id: message.clone(), call_id: call_id.clone() },
+    });
+    let call = Call {
+        directory: scene.session.directory.clone().into(),
+        worktree: scene.instance.worktree.clone(),
+        session: scene.session.id.clone(),
+        message,
+        call_id,
+        identity: run.identity(),
+        cancel: stop.token.clone(),
+        host: host.clone(),
+        settings: run.engine.0.settings.tools.clone(),
+    };
+    let span = tracing::info_span!("tool", tool = tool.name());
+    calls.running.spawn(tracing::Instrument::instrument(perform(host, tool, input, call, is_loop), span));
+}
+
+async fn perform(host: Arc<CallHost>, tool: Arc<dyn Tool>, input: Value, call: Call, is_loop: bool) -> Ended {
+    if is_loop {
+        let ask = Ask {
+            permission: "doom_loop".into(),
+            patterns: vec![tool.name().into()],
+            always: vec![tool.name().into()],
+            metadata: json!({ "tool": tool.name(), "input": input }),
+        };
+        if let Err(error) = host.ask_without_call(ask).await {
+            return match error {
+                ToolError::Lost => Ended::Lost,
+                error => Ended::Fatal(MessageError::unknown(error.to_string())),
+            };
+        }
+    }
+    let result = tool.run(input, &call).await;
+    let rejected = matches!(result, Err(ToolError::Rejected { feedback: None }));
+    match host.end(result).await {
+        Ok(()) if rejected => Ended::Rejected,
+        Ok(()) => Ended::Done,
+        Err(_) => Ended::Lost,
+    }
+}
+
+impl Calls {
+    /// Notes a call whose arguments are still coming.
+    pub(crate) fn announce(&mut self, call_id: String, part: Part) {
+        self.announced.insert(call_id, part);
+    }
+
+    /// The part of an announced call.
+    pub(crate) fn announced(&mut self, call_id: &str) -> Option<Part> {
+        self.announced.remove(call_id)
+    }
+
+    /// Waits for all calls. Cancellation-safe: it may be called again.
+    pub(crate) async fn wait(&mut self) -> Result<Blocked, EngineError> {
+        while let Some(ended) = self.running.join_next().await {
+            match ended {
+                Ok(Ended::Done) => {}
+                Ok(Ended::Rejected) => self.ended.rejected = true,
+                Ok(Ended::Fatal(error)) => self.ended.fatal = Some(error),
+                Ok(Ended::Lost) => return Err(EngineError::Lost),
+                Err(error) if error.is_cancelled() => {}
+                Err(error) => {
+                    tracing::error!(%error, "a tool broke off");
+                    self.ended.fatal = Some(MessageError::unknown("A tool broke off."));
+                }
+            }
+        }
+        Ok(self.ended.clone())
+    }
+
+    /// Gives the calls a moment to end by themselves, then records the others as interrupted.
+    pub(crate) async fn settle_or_interrupt(&mut self, run: &Run, moment: Duration) -> Result<(), EngineError> {
+        if let Ok(Err(error)) = tokio::time::timeout(moment, self.wait()).await {
+            return Err(error);
+        }
+        self.interrupt(run).await
+    }
+
+    /// Ends the calls at once and records those without outcome as interrupted.
+    pub(crate) async fn interrupt(&mut self, run: &Run) -> Result<(), EngineError> {
+        self.running.shutdown().await;
+        let now = run.engine.now_ms();
+        let announced: Vec<Part> = self.announced.drain().map(|(_, part)| part).collect();
+        self.parts.extend(announced.into_iter().map(|part| Arc::new(Mutex::new(part))));
+        for part in &self.parts {
+            let mut part = part.lock().await;
+            let is_open = |call: &ToolPart| matches!(call.state, ToolState::Pending { .. } | ToolState::Running { .. });
+            if let PartKind::Tool(call) = &mut part.kind
+                && is_open(call)
+            {
+                interrupt(&mut call.state, now);
+                put_part(run, &part).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the calls at once and records nothing: the run is another's.
+    pub(crate) fn drop_all(&mut self) {
+        self.running.abort_all();
+    }
+}
+
+/// The run, as one call sees it.
+pub(crate) struct CallHost {
+    run: Run,
+    scene: Arc<Scene>,
+    stop: Arc<Stop>,
+    part: Arc<Mutex<Part>>,
+    call: CallRef,
+}
+
+impl CallHost {
+    fn engine(&self) -> &Engine {
+        &self.run.engine
+    }
+
+    fn stopped(&self) -> ToolError {
+        match self.stop.reason() {
+            Some(StopReason::Lost) => ToolError::Lost,
+            _ => ToolError::Aborted,
+        }
+    }
+
+    async fn ask_without_call(&self, ask: Ask) -> Result<(), ToolError> {
+        self.ask_for(ask, None).await
+    }
+
+    async fn ask_for(&self, ask: Ask, call: Option<CallRef>) -> Result<(), ToolError> {
+        tokio::select! {
+            answer = crate::asks::ask(&self.run, &self.scene, ask, call) => answer,
+            () = self.stop.token.cancelled() => Err(self.stopped()),
+        }
+    }
+
+    /// Records how the call ended.
+    async fn end(&self, result: Result<Output, ToolError>) -> Result<(), EngineError> {
+        let now = self.engine().now_ms();
+        let mut part = self.part.lock().await;
+        let PartKind::Tool(call) = &mut part.kind else { return Ok(()) };
+        let ToolState::Running { input, time, metadata, .. } = &call.state else { return Ok(()) };
+        let (input, metadata) = (input.clone(), metadata.clone());
+        let time = Span { start: time.start, end: Some(now), compacted: None };
+        call.state = match result {
+            Ok(output) => ToolState::Completed {
+                input,
+                output: output.output,
+                title: output.title,
+                metadata: if output.metadata.is_null() { json!({}) } else { output.metadata },
+                time,
+                attachments: output.attachments.map(|files| files.into_iter().map(|file| self.attach(file)).collect()),
+            },
+            Err(ToolError::Lost) => return Err(EngineError::Lost),
+            Err(ToolError::Aborted) => {
+                interrupt(&mut call.state, now);
+                call.state.clone()
+            }
+            Err(error) => ToolState::Error { input, error: error.to_string(), metadata, time },
+        };
+        put_part(&self.run, &part).await
+    }
+
+    /// Gives a file part of a tool the ids that parts have.
+    fn attach(&self, mut file: Value) -> Value {
+        file["id"] = json!(self.engine().0.ids.part());
+        file["sessionID"] = json!(self.scene.session.id);
+        file["messageID"] = json!(self.call.message_id);
+        file
+    }
+}
+
+#[async_trait::async_trait]
+impl Host for CallHost {
+    async fn ask(&self, ask: Ask) -> Result<(), ToolError> {
+        self.ask_for(ask, Some(self.call.clone())).await
+    }
+
+    async fn begin(&self) -> Result<(), ToolError> {
+        if self.stop.token.is_cancelled() {
+            return Err(self.stopped());
+        }
+        if self.engine().0.replica.is_frozen() {
+            return Err(ToolError::Aborted);
+        }
+        let mut part = self.part.lock().await;
+        let PartKind::Tool(call) = &mut part.kind else { return Ok(()) };
+        let ToolState::Running { begun, .. } = &mut call.state else { return Ok(()) };
+        *begun = Some(true);
+        let record = Record::Part { message: part.message_id.clone(), id: part.id.clone() };
+        let write = body(&*part).map(|body| vec![Write::Put(record, body)]);
+        let write = write.map_err(|error| ToolError::Failed(error.to_string()))?;
+        self.run.commit(write).await.map_err(|error| match error {
+            EngineError::Lost => ToolError::Lost,
+            error => ToolError::Failed(error.to_string()),
+        })
+    }
+
+    async fn progress(&self, title: Option<String>, metadata: Value) {
+        let mut part = self.part.lock().await;
+        let PartKind::Tool(call) = &mut part.kind else { return };
+        let ToolState::Running { title: shown, metadata: known, .. } = &mut call.state else { return };
+        if title.is_some() {
+            *shown = title;
+        }
+        *known = Some(metadata);
+        let now = self.engine().now_ms();
+        self.run.publish_record(part.id.as_str(), wire::event::part_updated(&part, now)).await;
+    }
+
+    async fn publish(&self, happened: wire::event::Happened) {
+        self.run.publish(happened).await;
+    }
+
+    async fn file_lock(&self, path: &Path) -> Result<Box<dyn Send>, ToolError> {
+        let name = format!("file/{}/{}", self.run.handle.key.tenant, path.display());
+        match self.engine().0.ports.locks.lock(&name, Duration::from_secs(30)).await {
+            Ok(guard) => Ok(Box::new(guard)),
+            Err(error) => Err(ToolError::Failed(format!("The file cannot be locked at the moment: {error}"))),
+        }
+    }
+
+    fn new_output_id(&self) -> wire::ids::ToolOutputId {
+        self.engine().0.ids.tool_output()
+    }
+}

@@ -1,0 +1,154 @@
+//! Read-modify-writes under the head guard, with the Redlock around them.
+
+use crate::api::EngineError;
+use crate::engine::{Engine, blocking};
+use coordination::{CoordinationError, SessionKey};
+use run_protocol::{Fence, Head, HeadState};
+use std::time::Duration;
+use storage::{StoreError, TenantStore, Write};
+use wire::ids::SessionId;
+use wire::session::Session;
+
+/// Who commits, and what it does when coordination is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Committer {
+    /// A request: it is refused without the lock.
+    Request,
+    /// A runner: its run guard must still be held; it goes on without the lock, for the guard makes the write certain.
+    Runner(Fence),
+    /// A finisher of a deletion: like a request, but of a session that is no longer live.
+    Deleter,
+}
+
+/// What a commit decided.
+pub(crate) enum Decision<T> {
+    /// Write these, then the head.
+    Write(Vec<Write>, T),
+    /// Write nothing.
+    Leave(T),
+}
+
+/// A session's records while its head guard is held.
+pub(crate) struct Under<'a> {
+    pub store: &'a TenantStore,
+    pub id: &'a SessionId,
+}
+
+impl Under<'_> {
+    /// The session's record as it stands.
+    pub(crate) fn session(&self) -> Result<Session, EngineError> {
+        match self.store.session(self.id) {
+            Err(StoreError::NotFound) => Err(EngineError::SessionNotFound(self.id.clone())),
+            other => Ok(other?),
+        }
+    }
+}
+
+/// How often the whole is done again from take and read when another got between.
+const TRIES: u32 = 40;
+
+/// How long a request waits for the lock.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+impl Engine {
+    /// Changes records under the session's head guard. `decide` sees the head as it stands under the guard and may read
+    /// the store; it is called again if another committer got between.
+    ///
+    /// Returns the head after it, and what `decide` gave.
+    pub(crate) async fn head_commit<T, F>(
+        &self,
+        key: &SessionKey,
+        committer: Committer,
+        decide: F,
+    ) -> Result<(Head, T), EngineError>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Head, &Under<'_>) -> Result<Decision<T>, EngineError> + Send + Sync + 'static,
+    {
+        let lock = match self.0.ports.locks.lock(&format!("head/{key}"), PATIENCE).await {
+            Ok(lock) => Some(lock),
+            Err(_) if matches!(committer, Committer::Runner(_)) => None,
+            Err(error @ CoordinationError::Contended(_)) => return Err(EngineError::Unavailable(error.to_string())),
+            Err(CoordinationError::Unavailable(why)) => return Err(EngineError::Unavailable(why)),
+        };
+        let decide = std::sync::Arc::new(decide);
+        let mut last = None;
+        for attempt in 0..TRIES {
+            let (store, session, decide) = (self.tenant_store(&key.tenant), key.session.clone(), decide.clone());
+            let outcome = blocking(move || Ok(once(&store, &session, committer, decide.as_ref()))).await?;
+            match outcome {
+                Ok(done) => return Ok(done),
+                Err(Failed::Engine(error)) => return Err(error),
+                Err(Failed::Again(error)) => last = Some(error),
+            }
+            // Without the lock, contenders spread out by themselves; with it this is the rare end of a deposed holder.
+            let spread = 2_u64 << attempt.min(6);
+            let wait = self.0.ids.bits() % spread + if lock.is_some() { 0 } else { 20 };
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+        }
+        Err(EngineError::Unavailable(last.map_or_else(|| "the session is contended".into(), |error| error.to_string())))
+    }
+}
+
+enum Failed {
+    Again(StoreError),
+    Engine(EngineError),
+}
+
+fn once<T>(
+    store: &TenantStore,
+    session: &SessionId,
+    committer: Committer,
+    decide: &dyn Fn(&mut Head, &Under<'_>) -> Result<Decision<T>, EngineError>,
+) -> Result<(Head, T), Failed> {
+    let refuse = |error: StoreError| match error {
+        again @ (StoreError::Contended { .. } | StoreError::Fenced) => Failed::Again(again),
+        StoreError::NotFound => Failed::Engine(EngineError::SessionNotFound(session.clone())),
+        other => Failed::Engine(other.into()),
+    };
+    let guard = store.take_head(session).map_err(refuse)?;
+    let mut head = guard.head().clone();
+    match committer {
+        Committer::Request if head.state != HeadState::Live => {
+            guard.release();
+            return Err(Failed::Engine(EngineError::SessionNotFound(session.clone())));
+        }
+        Committer::Runner(fence) => {
+            // Taken first, looked at afterwards: with the taker's order (run, then head) the two guards are one fence.
+            if let Err(error) = guard.check_run(fence) {
+                guard.release();
+                return Err(Failed::Engine(error.into()));
+            }
+        }
+        Committer::Request | Committer::Deleter => {}
+    }
+    match decide(&mut head, &Under { store, id: session }) {
+        Ok(Decision::Write(writes, value)) => {
+            let head = guard.commit(writes, head).map_err(refuse)?;
+            Ok((head, value))
+        }
+        Ok(Decision::Leave(value)) => {
+            guard.release();
+            Ok((head, value))
+        }
+        Err(error) => {
+            guard.release();
+            Err(Failed::Engine(error))
+        }
+    }
+}
+
+impl From<StoreError> for EngineError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Full(_) => Self::Full,
+            StoreError::Fenced => Self::Lost,
+            other => Self::Store(other.to_string()),
+        }
+    }
+}
+
+/// A record as it is stored.
+pub(crate) fn body<T: serde::Serialize>(record: &T) -> Result<Vec<u8>, EngineError> {
+    serde_json::to_vec(record).map_err(|error| EngineError::Store(error.to_string()))
+}

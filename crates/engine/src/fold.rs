@@ -1,0 +1,161 @@
+//! The present state of what runs, folded from a tenant's events.
+
+use crate::engine::Engine;
+use crate::feed::FeedItem;
+use bytes::Bytes;
+use coordination::Cursor;
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use wire::event::{Event, Happened};
+use wire::ids::{PartId, SessionId};
+
+/// How long an ended session is still shown to newcomers, in milliseconds.
+const SHOWN_AFTER_END: u64 = 60_000;
+/// Messages of a session that are kept: the prompt and the answer.
+const KEPT_MESSAGES: usize = 2;
+
+#[derive(Default)]
+pub(crate) struct Fold {
+    sessions: HashMap<SessionId, Live>,
+}
+
+/// What newcomers are shown of a session.
+struct Live {
+    directory: Option<String>,
+    project: Value,
+    status: Value,
+    /// When it became idle, by this replica's clock.
+    ended: Option<u64>,
+    messages: VecDeque<(String, Option<Value>, BTreeMap<String, Value>)>,
+}
+
+impl Fold {
+    /// Takes an event in.
+    pub(crate) fn take(&mut self, item: &FeedItem, event: Event, now: u64) {
+        let Some(session) = &item.session else { return };
+        if event.kind == "session.deleted" {
+            self.sessions.remove(session);
+            return;
+        }
+        let interesting = event.kind == "session.status" || event.kind.starts_with("message.");
+        if !interesting {
+            return;
+        }
+        let live = self.sessions.entry(session.clone()).or_insert_with(|| Live {
+            directory: item.directory.clone(),
+            project: serde_json::from_slice::<Value>(&item.envelope)
+                .map(|mut e| e["project"].take())
+                .unwrap_or_default(),
+            status: json!({ "type": "idle" }),
+            ended: Some(now),
+            messages: VecDeque::new(),
+        });
+        live.take(event, now);
+    }
+
+    /// Lets go of sessions that ended long enough ago.
+    pub(crate) fn forget_idle(&mut self, now: u64) {
+        self.sessions.retain(|_, live| live.ended.is_none_or(|ended| now.saturating_sub(ended) < SHOWN_AFTER_END));
+    }
+
+    /// The text of a part, deltas included.
+    pub(crate) fn text(&self, part: &PartId) -> Option<String> {
+        let parts = self.sessions.values().flat_map(|live| live.messages.iter());
+        let found = parts.filter_map(|(_, _, parts)| parts.get(part.as_str())).next()?;
+        found["text"].as_str().map(str::to_owned)
+    }
+
+    /// What a newcomer gets before anything live: messages, whole parts, then the status. The last item bears the cursor
+    /// that all of it stands for.
+    pub(crate) fn heal(&self, engine: &Engine, cursor: Option<&Cursor>) -> VecDeque<Arc<FeedItem>> {
+        let mut items: VecDeque<FeedItem> = VecDeque::new();
+        for (session, live) in &self.sessions {
+            let mut push = |kind: &'static str, properties: Value| {
+                let event = engine.new_event(Happened { kind, properties });
+                let payload = serde_json::to_vec(&event).unwrap_or_default();
+                let envelope = json!({ "directory": live.directory, "project": live.project, "payload": event });
+                items.push_back(FeedItem {
+                    cursor: None,
+                    directory: live.directory.clone(),
+                    session: Some(session.clone()),
+                    payload: Bytes::from(payload),
+                    envelope: Bytes::from(serde_json::to_vec(&envelope).unwrap_or_default()),
+                });
+            };
+            for (_, info, parts) in &live.messages {
+                if let Some(info) = info {
+                    push("message.updated", json!({ "sessionID": session, "info": info }));
+                }
+                for part in parts.values() {
+                    let time = engine.now_ms();
+                    push("message.part.updated", json!({ "sessionID": session, "part": part, "time": time }));
+                }
+            }
+            push("session.status", json!({ "sessionID": session, "status": live.status }));
+        }
+        if let (Some(last), Some(cursor)) = (items.back_mut(), cursor) {
+            last.cursor = Some(cursor.0.clone());
+        }
+        items.into_iter().map(Arc::new).collect()
+    }
+}
+
+impl Live {
+    fn take(&mut self, mut event: Event, now: u64) {
+        let properties = &mut event.properties;
+        match event.kind.as_str() {
+            "session.status" => {
+                self.status = properties["status"].take();
+                self.ended = (self.status["type"] == "idle").then_some(now);
+            }
+            "message.updated" => {
+                let info = properties["info"].take();
+                if let Some(id) = info["id"].as_str().map(str::to_owned) {
+                    self.message(&id).1 = Some(info);
+                }
+            }
+            "message.part.updated" => {
+                let part = properties["part"].take();
+                if let (Some(message), Some(id)) = (part["messageID"].as_str(), part["id"].as_str()) {
+                    let (message, id) = (message.to_owned(), id.to_owned());
+                    self.message(&message).2.insert(id, part);
+                }
+            }
+            "message.part.delta" => {
+                let (message, id) = (properties["messageID"].as_str(), properties["partID"].as_str());
+                let (Some(message), Some(id), Some(delta)) = (message, id, properties["delta"].as_str()) else {
+                    return;
+                };
+                let known = self.messages.iter_mut().find(|(known, _, _)| known == message);
+                let text = known.and_then(|(_, _, parts)| parts.get_mut(id)).map(|part| &mut part["text"]);
+                if let Some(Value::String(text)) = text {
+                    text.push_str(delta);
+                }
+            }
+            "message.removed" => {
+                let id = properties["messageID"].take();
+                self.messages.retain(|(known, _, _)| id != known.as_str());
+            }
+            "message.part.removed" => {
+                let id = properties["partID"].as_str().unwrap_or_default();
+                for (_, _, parts) in &mut self.messages {
+                    parts.remove(id);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn message(&mut self, id: &str) -> &mut (String, Option<Value>, BTreeMap<String, Value>) {
+        let at = self.messages.iter().position(|(known, _, _)| known == id);
+        let at = at.unwrap_or_else(|| {
+            if self.messages.len() >= KEPT_MESSAGES {
+                self.messages.pop_front();
+            }
+            self.messages.push_back((id.to_owned(), None, BTreeMap::new()));
+            self.messages.len() - 1
+        });
+        &mut self.messages[at]
+    }
+}

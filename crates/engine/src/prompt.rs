@@ -1,0 +1,310 @@
+//! Prompts: stored durably, answered by whoever runs; waiting for them; aborting them.
+
+use crate::api::{Accepted, EngineError, Prompt, Scope, TicketRef};
+use crate::asks::found;
+use crate::commit::{Committer, Decision, body};
+use crate::engine::Engine;
+use crate::run::{message_record, session_record};
+use coordination::SessionKey;
+use run_protocol::{Head, RecordVersion, Ticket, TicketAnswer, TicketKind};
+use std::time::Duration;
+use storage::{Record, Write};
+use tokio::time::Instant;
+use wire::ids::{MessageId, SessionId};
+use wire::message::{Message, MessageTime, MessageWithParts, UserMessage, UserModel};
+use wire::part::Part;
+use wire::session::{Session, SessionModel, SessionStatus};
+use wire::tenant::Tenant;
+
+/// How long an abort waits until what it stopped is settled.
+const ABORT_PATIENCE: Duration = Duration::from_secs(10);
+/// How often a waiter looks at the store by itself.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// What the commit of a prompt found.
+enum Stored {
+    New { k: Option<u64>, was_open: bool, session: Session, changed: bool },
+    Joined { k: u64 },
+    Known,
+}
+
+impl Engine {
+    /// Stores a prompt and sees to it that somebody answers it. Durable when it returns.
+    ///
+    /// Errors: `Unavailable` before anything is written, when this replica cannot reach coordination; `TooManyQueued`;
+    /// `Conflict` when the message id stands for something else.
+    pub async fn prompt(&self, tenant: &Tenant, id: &SessionId, prompt: Prompt) -> Result<Accepted, EngineError> {
+        if self.0.replica.is_late(Duration::from_millis(1500).max(self.0.settings.tick * 3)) {
+            return Err(EngineError::Unavailable("coordination does not answer".into()));
+        }
+        let session = self.session(tenant, id).await?;
+        let scope = Scope { tenant: tenant.clone(), directory: session.directory.clone().into() };
+        let instance = self.instance(&scope).await?;
+        let agent = prompt.agent.clone().unwrap_or_else(|| instance.default_agent.clone());
+        let model = self.choose_model(&instance, &agent, &session, &prompt)?;
+        let key = SessionKey::new(tenant.clone(), id.clone());
+        let message_id = prompt.message_id.clone().unwrap_or_else(|| self.0.ids.message());
+        let parts: Vec<Part> = prompt
+            .parts
+            .iter()
+            .map(|(own, kind)| Part {
+                id: own.clone().unwrap_or_else(|| self.0.ids.part()),
+                session_id: id.clone(),
+                message_id: message_id.clone(),
+                kind: kind.clone(),
+            })
+            .collect();
+        let message = UserMessage {
+            id: message_id.clone(),
+            session_id: id.clone(),
+            time: MessageTime { created: 0, completed: None },
+            format: None,
+            summary: None,
+            agent,
+            model,
+            system: prompt.system.clone(),
+            tools: prompt.tools.clone(),
+            extra: wire::Extra::new(),
+        };
+        let (head, (stored, message)) = self.store_prompt(&key, message, parts.clone(), &prompt).await?;
+        let ticket = |k| TicketRef { tenant: tenant.clone(), session: id.clone(), message: message_id.clone(), k };
+        match stored {
+            Stored::Joined { k } => Ok(Accepted::Ticket(ticket(k))),
+            Stored::Known => Ok(Accepted::Stored(Box::new(self.message(tenant, id, &message_id).await?))),
+            Stored::New { k, was_open, session, changed } => {
+                self.publish_prompt(&key, &head, &session, changed, &message, &parts).await;
+                match k {
+                    None => Ok(Accepted::Stored(Box::new(MessageWithParts { info: Message::User(message), parts }))),
+                    Some(k) => {
+                        let engine = self.clone();
+                        // Not bound to the caller: a client that goes away stops nothing.
+                        self.0.tasks.spawn(async move { engine.enter(&key, k, was_open).await });
+                        Ok(Accepted::Ticket(ticket(k)))
+                    }
+                }
+            }
+        }
+    }
+
+    fn choose_model(
+        &self,
+        instance: &agents::Instance,
+        agent: &str,
+        session: &Session,
+        prompt: &Prompt,
+    ) -> Result<UserModel, EngineError> {
+        let named = |model: &agents::ModelRef| UserModel {
+            provider_id: model.provider_id.clone(),
+            model_id: model.model_id.clone(),
+            variant: None,
+        };
+        let of_session = |model: &SessionModel| UserModel {
+            provider_id: model.provider_id.clone(),
+            model_id: model.id.clone(),
+            variant: model.variant.clone().filter(|variant| variant != "default"),
+        };
+        prompt
+            .model
+            .clone()
+            .or_else(|| instance.agent(agent).and_then(|agent| agent.model.as_ref()).map(named))
+            .or_else(|| session.model.as_ref().map(of_session))
+            .or_else(|| instance.default_model.as_ref().map(named))
+            .ok_or_else(|| EngineError::Unknown("No model provider is configured.".into()))
+    }
+
+    async fn store_prompt(
+        &self,
+        key: &SessionKey,
+        message: UserMessage,
+        parts: Vec<Part>,
+        prompt: &Prompt,
+    ) -> Result<(Head, (Stored, UserMessage)), EngineError> {
+        let (now, limit) = (self.now_ms(), self.0.settings.queue_limit);
+        let (no_reply, body_hash) = (prompt.no_reply, prompt.body_hash.clone());
+        let permission = crate::request::switched(prompt.tools.as_ref());
+        self.head_commit(key, Committer::Request, move |head, at| {
+            let ticket = Record::Ticket { session: at.id.clone(), message: message.id.clone() };
+            let known: Option<Ticket> = at.store.read(&ticket)?.and_then(|ticket| serde_json::from_slice(&ticket).ok());
+            if let Some(known) = known.filter(|known| known.k <= head.issued) {
+                if known.body_hash != body_hash {
+                    let why = format!("The message id {} stands for another prompt", message.id);
+                    return Err(EngineError::Conflict(why));
+                }
+                return Ok(Decision::Leave((Stored::Joined { k: known.k }, message.clone())));
+            }
+            if at.store.message_exists(&message.id)?.is_some_and(|owner| owner != *at.id) {
+                let why = format!("The message id {} belongs to another session", message.id);
+                return Err(EngineError::Conflict(why));
+            }
+            if no_reply && found(at.store.message(at.id, &message.id))?.is_some() {
+                return Ok(Decision::Leave((Stored::Known, message.clone())));
+            }
+            let was_open = head.is_open();
+            if head.issued - head.settled >= limit {
+                return Err(EngineError::TooManyQueued);
+            }
+            let mut session = at.session()?;
+            let before = (session.agent.clone(), session.model.clone());
+            let mut message = message.clone();
+            message.time.created = head.reserve_time(now);
+            session.agent = Some(message.agent.clone());
+            session.model = Some(SessionModel {
+                id: message.model.model_id.clone(),
+                provider_id: message.model.provider_id.clone(),
+                variant: Some(message.model.variant.clone().unwrap_or_else(|| "default".into())),
+            });
+            if !permission.is_empty() {
+                session.permission = Some(permission.clone());
+            }
+            session.time.updated = session.time.updated.max(message.time.created);
+            let changed = before != (session.agent.clone(), session.model.clone());
+            let mut writes = Vec::new();
+            for part in &parts {
+                writes.push(Write::Put(Record::Part { message: message.id.clone(), id: part.id.clone() }, body(part)?));
+            }
+            let k = if no_reply {
+                None
+            } else {
+                let k = head.issue();
+                at.store.put_marker(at.id, k)?;
+                let issued =
+                    Ticket { k, body_hash: body_hash.clone(), kind: TicketKind::Prompt, extra: serde_json::Map::new() };
+                writes.push(Write::Put(ticket, body(&issued)?));
+                Some(k)
+            };
+            writes.push(Write::Put(session_record(&session), body(&session)?));
+            let stored = Message::User(message.clone());
+            writes.push(Write::Put(message_record(&stored), body(&stored)?));
+            Ok(Decision::Write(writes, (Stored::New { k, was_open, session, changed }, message)))
+        })
+        .await
+    }
+
+    async fn publish_prompt(
+        &self,
+        key: &SessionKey,
+        head: &Head,
+        session: &Session,
+        changed: bool,
+        message: &UserMessage,
+        parts: &[Part],
+    ) {
+        let origin = self.origin(key, session, None);
+        let version = |record: &str| Some((record.to_owned(), RecordVersion::head(head.rev)));
+        if changed {
+            self.publish(&origin, wire::event::session_updated(session), None).await;
+        }
+        let info = Message::User(message.clone());
+        self.publish(&origin, wire::event::message_updated(&info), version(message.id.as_str())).await;
+        for part in parts {
+            let happened = wire::event::part_updated(part, message.time.created);
+            self.publish(&origin, happened, version(part.id.as_str())).await;
+        }
+        self.publish(&origin, wire::event::session_updated(session), version(session.id.as_str())).await;
+    }
+
+    /// Waits until a prompt is dealt with, wherever it runs, and returns the newest answer of its turn.
+    ///
+    /// Errors: `SessionNotFound` if the session is deleted meanwhile; `Unknown` if the run could not even begin to
+    /// answer. Dropping the future stops nothing.
+    pub async fn wait(&self, ticket: &TicketRef) -> Result<MessageWithParts, EngineError> {
+        let key = SessionKey::new(ticket.tenant.clone(), ticket.session.clone());
+        // The feed is what wakes waiters; without it they look once a second.
+        let _feed = self.feed(&ticket.tenant).await;
+        let waiter = self.0.waiters.join(&key);
+        loop {
+            let woken = waiter.notify.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            let head = self.read_head(&key).await?;
+            if !head.is_live() {
+                return Err(EngineError::SessionNotFound(ticket.session.clone()));
+            }
+            if head.settled >= ticket.k {
+                return self.answer(ticket, &head).await;
+            }
+            if tokio::time::timeout(LOOK, woken).await.is_err() {
+                // Nobody may be working: then this replica does.
+                self.enter(&key, ticket.k, true).await;
+            }
+        }
+    }
+
+    async fn answer(&self, ticket: &TicketRef, head: &Head) -> Result<MessageWithParts, EngineError> {
+        match head.ending(ticket.k) {
+            Some(TicketAnswer::Failed { message }) => Err(EngineError::Unknown(message.clone())),
+            Some(TicketAnswer::Message { id }) => {
+                let id = MessageId::parse(id).map_err(|error| EngineError::Store(error.to_string()))?;
+                self.message(&ticket.tenant, &ticket.session, &id).await
+            }
+            Some(TicketAnswer::Dropped) | None => {
+                // OpenCode's answer: the newest message that is no prompt, else the newest one.
+                let page = self.messages(&ticket.tenant, &ticket.session, None, None).await?;
+                let answer = page.items.iter().rev().find(|message| message.info.assistant().is_some());
+                let answer = answer.or(page.items.last()).cloned();
+                answer.ok_or_else(|| EngineError::MessageNotFound(ticket.message.clone()))
+            }
+        }
+    }
+
+    /// Stops what runs and waits in a session, wherever it is. True when it is settled, or after a limit.
+    ///
+    /// An idle or unknown session only gets the idle events.
+    pub async fn abort(&self, tenant: &Tenant, id: &SessionId) -> Result<bool, EngineError> {
+        let key = SessionKey::new(tenant.clone(), id.clone());
+        let stopped = self
+            .head_commit(&key, Committer::Request, |head, _| {
+                Ok(match head.stop() {
+                    Some(upto) => Decision::Write(Vec::new(), Some(upto)),
+                    None => Decision::Leave(None),
+                })
+            })
+            .await;
+        let upto = match stopped {
+            Ok((_, upto)) => upto,
+            Err(EngineError::SessionNotFound(_)) => None,
+            Err(error) => return Err(error),
+        };
+        let Some(upto) = upto else {
+            self.publish_idle(&key).await;
+            return Ok(true);
+        };
+        self.0.runs.poke(&key, None);
+        if let Err(error) = self.0.ports.leases.poke(&key, true).await {
+            tracing::warn!(session = %id, %error, "the owner of an aborted run looks by itself");
+        }
+        let waiter = self.0.waiters.join(&key);
+        let deadline = Instant::now() + ABORT_PATIENCE;
+        let mut entered = false;
+        while Instant::now() < deadline {
+            let woken = waiter.notify.notified();
+            tokio::pin!(woken);
+            woken.as_mut().enable();
+            match self.read_head(&key).await {
+                Ok(head) if head.is_live() && head.settled < upto => {}
+                _ => return Ok(true),
+            }
+            if tokio::time::timeout(Duration::from_millis(100), woken).await.is_err() && !entered {
+                // No owner and still open: this replica closes it.
+                self.enter(&key, upto, true).await;
+                entered = true;
+            }
+        }
+        Ok(true)
+    }
+
+    async fn publish_idle(&self, key: &SessionKey) {
+        let session = self.session(&key.tenant, &key.session).await.ok();
+        let origin = crate::publish::Origin {
+            tenant: key.tenant.clone(),
+            directory: session.as_ref().map(|session| session.directory.clone()).unwrap_or_default(),
+            project: session.map(|session| session.project_id).unwrap_or_default(),
+            session: key.session.clone(),
+            fence: None,
+        };
+        let entries = self.status_entries(&origin, &SessionStatus::Idle);
+        if let Err(error) = self.0.ports.leases.append_if_idle(key, &entries).await {
+            tracing::info!(session = %key.session, %error, "idle events were not published");
+        }
+    }
+}

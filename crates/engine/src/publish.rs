@@ -1,0 +1,159 @@
+//! One ordered queue of events per tenant: the first goes at once, what comes while a publish is under way is the next
+//! batch. A batch that fails is sent again with its number, so that nothing is appended twice.
+
+use crate::engine::{Counters, Engine};
+use bytes::Bytes;
+use coordination::Entry;
+use run_protocol::{Fence, RecordVersion};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use wire::event::{Event, Happened};
+use wire::ids::SessionId;
+use wire::session::SessionStatus;
+use wire::tenant::Tenant;
+
+/// Events that may wait for coordination; then whoever publishes waits, too.
+const QUEUE: usize = 4096;
+/// Events in one batch.
+const BATCH: usize = 256;
+
+#[derive(Default)]
+pub(crate) struct Publishers(Mutex<HashMap<Tenant, mpsc::Sender<Queued>>>);
+
+enum Queued {
+    Entry(Box<Entry>),
+    Flush(oneshot::Sender<()>),
+}
+
+/// Where an event comes from.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    pub tenant: Tenant,
+    pub directory: String,
+    pub project: String,
+    pub session: SessionId,
+    /// The run that says it; none for what a head commit changed.
+    pub fence: Option<Fence>,
+}
+
+/// What is logged: the envelope of `/global/event`.
+#[derive(Serialize)]
+struct Envelope<'a> {
+    directory: &'a str,
+    project: &'a str,
+    payload: &'a RawValue,
+}
+
+impl Origin {
+    /// The log entry of an event.
+    pub(crate) fn entry(&self, event: &Event, version: Option<(String, RecordVersion)>) -> Entry {
+        let payload = serde_json::value::to_raw_value(event).unwrap_or_default();
+        let envelope = Envelope { directory: &self.directory, project: &self.project, payload: &payload };
+        let status = (event.kind == "session.status").then(|| event.properties["status"].to_string());
+        Entry {
+            session: Some(self.session.clone()),
+            fence: self.fence,
+            record: version,
+            status,
+            body: Bytes::from(serde_json::to_vec(&envelope).unwrap_or_default()),
+        }
+    }
+}
+
+impl Engine {
+    /// Queues an event. Waits only while the queue is full, which is while coordination is away.
+    pub(crate) async fn publish(&self, origin: &Origin, happened: Happened, version: Option<(String, RecordVersion)>) {
+        let event = self.new_event(happened);
+        let entry = origin.entry(&event, version);
+        Counters::add(&self.0.counters.events, 1);
+        let queue = self.queue(&origin.tenant);
+        // The queue ends only with the replica.
+        let _ = queue.send(Queued::Entry(Box::new(entry))).await;
+    }
+
+    /// Waits until everything queued so far is out, at most for `limit`.
+    pub(crate) async fn flush(&self, tenant: &Tenant, limit: Duration) {
+        let (done, out) = oneshot::channel();
+        let queue = self.queue(tenant);
+        let all = async {
+            if queue.send(Queued::Flush(done)).await.is_ok() {
+                let _ = out.await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, all).await;
+    }
+
+    /// The entries of a busy, idle or other status, for scripts that append them by themselves.
+    pub(crate) fn status_entries(&self, origin: &Origin, status: &SessionStatus) -> Vec<Entry> {
+        let mut happened = vec![wire::event::session_status(&origin.session, status)];
+        if *status == SessionStatus::Idle {
+            happened.push(wire::event::session_idle(&origin.session));
+        }
+        happened.into_iter().map(|event| origin.entry(&self.new_event(event), None)).collect()
+    }
+
+    fn queue(&self, tenant: &Tenant) -> mpsc::Sender<Queued> {
+        let mut queues = self.0.publishers.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(queue) = queues.get(tenant) {
+            return queue.clone();
+        }
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        queues.insert(tenant.clone(), sender.clone());
+        self.0.tasks.spawn(self.clone().run_queue(tenant.clone(), receiver));
+        sender
+    }
+
+    /// The task `publisher`, one per tenant; it ends with the replica.
+    async fn run_queue(self, tenant: Tenant, mut queue: mpsc::Receiver<Queued>) {
+        let mut received = Vec::with_capacity(BATCH);
+        let mut number = 0;
+        loop {
+            tokio::select! {
+                biased;
+                count = queue.recv_many(&mut received, BATCH) => if count == 0 { return },
+                () = self.0.stopped.cancelled() => return,
+            }
+            let mut entries = Vec::with_capacity(received.len());
+            let mut flushed = Vec::new();
+            for queued in received.drain(..) {
+                match queued {
+                    Queued::Entry(entry) => entries.push(*entry),
+                    Queued::Flush(done) => flushed.push(done),
+                }
+            }
+            if !entries.is_empty() {
+                number += 1;
+                self.send_batch(&tenant, number, &entries).await;
+            }
+            for done in flushed {
+                let _ = done.send(());
+            }
+        }
+    }
+
+    async fn send_batch(&self, tenant: &Tenant, number: u64, entries: &[Entry]) {
+        // The publisher's identity stays the same when the replica is buried and joins again, so that the numbers do.
+        let publisher = self.0.replica.publisher();
+        let mut wait = 20;
+        loop {
+            match self.0.ports.events.publish(tenant, &publisher, number, entries).await {
+                Ok(fenced) => {
+                    if !fenced.is_empty() {
+                        tracing::info!(%tenant, events = fenced.len(), "events of a deposed run were not published");
+                    }
+                    return;
+                }
+                Err(error) => tracing::warn!(%tenant, %error, "events wait for coordination"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(wait + self.0.ids.bits() % wait)) => {}
+                () = self.0.stopped.cancelled() => return,
+            }
+            wait = (wait * 2).min(1_000);
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! This replica in the fleet: beats, burial of the silent, claims, the sweep, the drain.
+
+use crate::api::EngineError;
+use crate::engine::{Counters, Engine, Settings, blocking};
+use coordination::{Attempt, Born, Ports, ReplicaId, SessionKey, Signal, Tick, Ticked};
+use run_protocol::{BeatWatch, Liveness};
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+use tokio::time::Instant;
+use wire::ids::IdSource;
+use wire::tenant::Tenant;
+
+/// Leases claimed at once.
+const CLAIM: usize = 32;
+/// How often one replica looks through all markers.
+const SWEEP: Duration = Duration::from_secs(60);
+
+pub(crate) struct Replica {
+    name: String,
+    publisher: ReplicaId,
+    started: Instant,
+    state: Mutex<State>,
+}
+
+struct State {
+    id: ReplicaId,
+    born: Born,
+    liveness: Liveness,
+    acknowledged: Vec<(SessionKey, u64)>,
+    /// Changed with each new id, so that the control channel is listened to anew.
+    incarnation: u64,
+}
+
+impl Replica {
+    pub(crate) async fn join(ports: &Ports, ids: &IdSource, settings: &Settings) -> Result<Self, EngineError> {
+        let id = new_id(&settings.name, ids);
+        let proposal = Born(format!("{:016x}", ids.bits()));
+        let started = Instant::now();
+        let born = ports.registry.join(&id, &proposal).await.map_err(unavailable)?;
+        let margin = settings.lease_ttl / 5;
+        let mut liveness = Liveness::new(settings.lease_ttl.as_millis() as u64, margin.as_millis() as u64);
+        liveness.answered(0);
+        let state = State { id: id.clone(), born, liveness, acknowledged: Vec::new(), incarnation: 0 };
+        Ok(Self { name: settings.name.clone(), publisher: id, started, state: Mutex::new(state) })
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(crate) fn id(&self) -> ReplicaId {
+        self.state().id.clone()
+    }
+
+    /// Who publishes: one identity for the whole life of the process.
+    pub(crate) fn publisher(&self) -> ReplicaId {
+        self.publisher.clone()
+    }
+
+    pub(crate) fn born(&self) -> Born {
+        self.state().born.clone()
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// True when ownership can no longer be proven.
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.state().liveness.is_frozen(self.now_ms())
+    }
+
+    /// True when the last tick that was answered is older than this.
+    pub(crate) fn is_late(&self, limit: Duration) -> bool {
+        let age = self.state().liveness.age_ms(self.now_ms());
+        age.is_none_or(|age| age > limit.as_millis() as u64)
+    }
+}
+
+fn new_id(name: &str, ids: &IdSource) -> ReplicaId {
+    ReplicaId(format!("{name}.{:016x}", ids.bits()))
+}
+
+pub(crate) fn unavailable(error: coordination::CoordinationError) -> EngineError {
+    EngineError::Unavailable(error.to_string())
+}
+
+impl Engine {
+    pub(crate) fn new_attempt(&self) -> Attempt {
+        Attempt(format!("{:016x}{:016x}", self.0.ids.bits(), self.0.ids.bits()))
+    }
+
+    pub(crate) fn spawn_replica_tasks(&self) {
+        self.0.tasks.spawn(self.clone().beat());
+        self.0.tasks.spawn(self.clone().listen());
+        self.0.tasks.spawn(self.clone().sweep_at_start());
+    }
+
+    /// The task `beat`; it ends with the replica.
+    async fn beat(self) {
+        let mut watch = BeatWatch::new(self.0.settings.lease_ttl.as_millis() as u64);
+        let mut ticks = tokio::time::interval(self.0.settings.tick);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut swept = Instant::now();
+        let mut behind: HashMap<Tenant, u32> = HashMap::new();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.0.stopped.cancelled() => return,
+            }
+            let followed = self.followed().await;
+            let (tick, sent) = {
+                let mut state = self.0.replica.state();
+                let tick = Tick {
+                    replica: state.id.clone(),
+                    born: state.born.clone(),
+                    acknowledged: std::mem::take(&mut state.acknowledged),
+                    watched: followed.iter().map(|(tenant, _)| tenant.clone()).collect(),
+                };
+                (tick, self.0.replica.now_ms())
+            };
+            match self.0.ports.registry.tick(&tick).await {
+                Err(error) => {
+                    tracing::warn!(%error, "the beat was not answered");
+                    // A gap in the own watching: the silence of others proves nothing any more.
+                    watch.reset();
+                    self.look_at_all_runs();
+                }
+                Ok(Ticked::Buried) => self.rejoin(None).await,
+                Ok(Ticked::Reborn(born)) => self.rejoin(Some(born)).await,
+                Ok(Ticked::Alive { beats, owned, pokes, due, newest }) => {
+                    self.0.replica.state().liveness.answered(sent);
+                    for (key, count) in pokes {
+                        self.0.runs.poke(&key, None);
+                        self.0.waiters.wake(&key);
+                        self.0.replica.state().acknowledged.push((key, count));
+                    }
+                    self.bury_silent(&mut watch, &beats).await;
+                    if due > 0 {
+                        self.claim().await;
+                    }
+                    if owned != self.0.runs.count() as u64 {
+                        self.reconcile().await;
+                    }
+                    self.catch_up_late(&followed, &newest, &mut behind).await;
+                    let lowest = beats.keys().min() == Some(&tick.replica);
+                    if lowest && swept.elapsed() >= SWEEP {
+                        swept = Instant::now();
+                        self.sweep().await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads on in logs whose newest cursor has been another for more than one tick.
+    async fn catch_up_late(
+        &self,
+        followed: &[(Tenant, Option<coordination::Cursor>)],
+        newest: &HashMap<Tenant, Option<coordination::Cursor>>,
+        behind: &mut HashMap<Tenant, u32>,
+    ) {
+        for (tenant, own) in followed {
+            if newest.get(tenant).is_none_or(|there| there == own) {
+                behind.remove(tenant);
+                continue;
+            }
+            let ticks = behind.entry(tenant.clone()).or_default();
+            *ticks += 1;
+            if *ticks > 1 {
+                self.catch_up(tenant).await;
+            }
+        }
+    }
+
+    /// The task `control`: pokes and wakes; it ends with the replica.
+    async fn listen(self) {
+        loop {
+            let (id, incarnation) = {
+                let state = self.0.replica.state();
+                (state.id.clone(), state.incarnation)
+            };
+            let mut signals = match self.0.ports.registry.listen(&id).await {
+                Ok(signals) => signals,
+                Err(error) => {
+                    tracing::warn!(%error, "the control channel is not heard");
+                    tokio::time::sleep(Duration::from_millis(500 + self.0.ids.bits() % 500)).await;
+                    continue;
+                }
+            };
+            while self.0.replica.state().incarnation == incarnation {
+                tokio::select! {
+                    signal = signals.recv() => match signal {
+                        Some(Signal::Poke(key, fence)) => self.0.runs.poke(&key, fence),
+                        Some(Signal::Wake) => self.claim_soon(),
+                        None => break,
+                    },
+                    () = tokio::time::sleep(self.0.settings.tick) => {}
+                    () = self.0.stopped.cancelled() => return,
+                }
+            }
+        }
+    }
+
+    /// Claims after a moment drawn at random, so that a whole fleet does not try at once.
+    fn claim_soon(&self) {
+        let engine = self.clone();
+        let wait = Duration::from_millis(self.0.ids.bits() % 50 + self.0.runs.count().min(50) as u64);
+        self.0.tasks.spawn(async move {
+            tokio::time::sleep(wait).await;
+            engine.claim().await;
+        });
+    }
+
+    async fn claim(&self) {
+        if self.is_draining() || self.0.replica.is_frozen() {
+            return;
+        }
+        let attempts: Vec<_> = (0..CLAIM).map(|_| self.new_attempt()).collect();
+        let (id, born) = (self.0.replica.id(), self.0.replica.born());
+        match self.0.ports.leases.claim(&id, &born, &attempts).await {
+            Ok(claimed) => {
+                for (key, attempt) in claimed {
+                    self.spawn_run(key, attempt, crate::run::Entry::Claimed);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "nothing could be claimed"),
+        }
+    }
+
+    async fn bury_silent(&self, watch: &mut BeatWatch<ReplicaId>, beats: &HashMap<ReplicaId, u64>) {
+        let now = self.0.replica.now_ms();
+        let mut dead = watch.see(now, beats);
+        for suspect in watch.suspects(now, 2_000.min(self.0.settings.lease_ttl.as_millis() as u64)) {
+            // Silent, and nobody listens on its control channel: its process is gone.
+            if !dead.contains(&suspect) && matches!(self.0.ports.registry.is_reachable(&suspect.0).await, Ok(false)) {
+                dead.push(suspect);
+            }
+        }
+        let own = self.0.replica.id();
+        for (replica, beat) in dead.into_iter().filter(|(replica, _)| *replica != own) {
+            match self.0.ports.registry.bury(&replica, beat).await {
+                Ok(Some(leases)) => {
+                    tracing::warn!(%replica, leases, "buried a replica that fell silent");
+                    Counters::add(&self.0.counters.buried, 1);
+                    self.sweep().await;
+                }
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%replica, %error, "a silent replica could not be buried"),
+            }
+        }
+    }
+
+    /// After a burial of this replica or a rebirth of coordination: joins (under a new id) and takes its leases back.
+    async fn rejoin(&self, reborn: Option<Born>) {
+        let was_reborn = reborn.is_some();
+        let (id, proposal) = {
+            let mut state = self.0.replica.state();
+            if let Some(born) = reborn {
+                state.born = born;
+            } else {
+                state.id = new_id(&self.0.replica.name, &self.0.ids);
+                state.incarnation += 1;
+            }
+            state.acknowledged.clear();
+            (state.id.clone(), state.born.clone())
+        };
+        tracing::warn!(replica = %id, reborn = was_reborn, "joins the fleet again");
+        match self.0.ports.registry.join(&id, &proposal).await {
+            Ok(born) => self.0.replica.state().born = born,
+            Err(error) => {
+                tracing::warn!(%error, "the fleet could not be joined");
+                return;
+            }
+        }
+        for (key, attempt, fence) in self.0.runs.begun() {
+            match self.0.ports.leases.adopt(&key, &id, &attempt, fence).await {
+                Ok(coordination::Adopted::Mine) => {}
+                Ok(coordination::Adopted::Lost) => self.0.runs.lose(&key, &attempt),
+                // The next tick finds that the count differs.
+                Err(error) => tracing::warn!(session = %key.session, %error, "a lease could not be adopted"),
+            }
+        }
+        if was_reborn {
+            let engine = self.clone();
+            self.0.tasks.spawn(async move {
+                // Owners that live adopt first.
+                tokio::time::sleep(engine.0.settings.lease_ttl).await;
+                engine.sweep().await;
+            });
+        }
+    }
+
+    /// The backend counts other leases for this replica than it runs: those that nobody runs are handed over, those that
+    /// it runs are adopted.
+    async fn reconcile(&self) {
+        let id = self.0.replica.id();
+        let Ok(owned) = self.0.ports.registry.owned(&id).await else { return };
+        for key in &owned {
+            if let Some(attempt) = self.0.runs.orphan(key) {
+                let _ = self.0.ports.leases.hand_over(key, &attempt, 0).await;
+            }
+        }
+        for (key, attempt, fence) in self.0.runs.begun() {
+            if !owned.contains(&key)
+                && matches!(
+                    self.0.ports.leases.adopt(&key, &id, &attempt, fence).await,
+                    Ok(coordination::Adopted::Lost)
+                )
+            {
+                self.0.runs.lose(&key, &attempt);
+            }
+        }
+    }
+
+    /// Coordination does not answer: runs look at the store by themselves, so that an abort reaches them.
+    fn look_at_all_runs(&self) {
+        for (key, _, _) in self.0.runs.begun() {
+            self.0.runs.poke(&key, None);
+        }
+    }
+
+    async fn sweep_at_start(self) {
+        tokio::time::sleep(self.0.settings.tick).await;
+        self.sweep().await;
+    }
+
+    /// Goes through the markers: what is settled is unlinked, what nobody works for becomes due.
+    pub(crate) async fn sweep(&self) {
+        for tenant in self.tenants().await {
+            let store = self.tenant_store(&tenant);
+            let open = blocking(move || {
+                let mut open = Vec::new();
+                for marker in store.markers()? {
+                    let Ok(head) = store.head(&marker.session) else { continue };
+                    match marker.ticket {
+                        Some(ticket) if head.settled >= ticket => store.remove_marker(&marker.session, ticket)?,
+                        None if head.state == run_protocol::HeadState::Removed => {
+                            store.remove_deletion_marker(&marker.session)?;
+                        }
+                        // A marker above what was issued is one of a prompt that was never acknowledged, or is about
+                        // to be: its own committer deals with it.
+                        Some(ticket) if ticket > head.issued => {}
+                        _ => open.push(marker.session),
+                    }
+                }
+                open.dedup();
+                Ok(open)
+            });
+            match open.await {
+                Ok(open) => {
+                    for session in open {
+                        let _ = self.0.ports.leases.ensure_due(&SessionKey::new(tenant.clone(), session)).await;
+                    }
+                }
+                Err(error) => tracing::warn!(%tenant, %error, "the sweep could not read the markers"),
+            }
+        }
+    }
+
+    /// The tenants that this installation has.
+    async fn tenants(&self) -> Vec<Tenant> {
+        vec![Tenant::default()]
+    }
+
+    /// Hands every run over at its next step and returns when all are gone or the deadline is over; then leaves the
+    /// fleet. Requests that still arrive are stored, run elsewhere, and answered here until [`Engine::stop`].
+    pub async fn drain(&self) {
+        self.0.draining.cancel();
+        let deadline = Instant::now() + self.0.settings.drain_deadline;
+        self.0.runs.poke_all();
+        while self.0.runs.count() > 0 && Instant::now() < deadline {
+            let _ = tokio::time::timeout_at(deadline, self.0.runs.changed()).await;
+        }
+        self.0.runs.interrupt_all();
+        let _ = tokio::time::timeout(Duration::from_secs(2), async {
+            while self.0.runs.count() > 0 {
+                self.0.runs.changed().await;
+            }
+        })
+        .await;
+    }
+
+    /// Leaves the fleet and ends all tasks; readers of events are cut.
+    pub async fn stop(&self) {
+        self.flush(&Tenant::default(), Duration::from_secs(1)).await;
+        let id = self.0.replica.id();
+        let leave = async {
+            let tick = Tick {
+                replica: id.clone(),
+                born: self.0.replica.born(),
+                acknowledged: Vec::new(),
+                watched: Vec::new(),
+            };
+            if let Ok(Ticked::Alive { beats, .. }) = self.0.ports.registry.tick(&tick).await
+                && let Some(&beat) = beats.get(&id)
+            {
+                let _ = self.0.ports.registry.bury(&id, beat).await;
+            }
+        };
+        self.0.stopped.cancel();
+        let _ = tokio::time::timeout(Duration::from_secs(2), leave).await;
+        self.0.tasks.close();
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.0.tasks.wait()).await;
+    }
+}

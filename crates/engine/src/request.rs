@@ -1,0 +1,161 @@
+//! What the model is asked: the conversation in the provider-neutral form.
+
+use crate::run::Run;
+use crate::step::Scene;
+use crate::turn::Transcript;
+use agents::Model;
+use models::{ChatMessage, ChatRequest, Endpoint, Secret, ToolCall, ToolChoice, ToolSpec, UserContent};
+use serde_json::{Map, Value};
+use wire::message::{Message, MessageWithParts};
+use wire::part::{Part, PartKind, ToolState};
+
+/// OpenCode never asks for more tokens than this at once.
+const MAX_OUTPUT: u64 = 32_000;
+/// What the model reads in place of a call's outcome that nobody knows.
+const INTERRUPTED: &str = "[Tool execution was interrupted]";
+
+/// The request of a step.
+pub(crate) fn chat_request(run: &Run, scene: &Scene, transcript: &Transcript) -> ChatRequest {
+    let date = crate::time::date(run.engine.now_ms());
+    let extra = scene.user.system.as_deref();
+    let system = agents::system_prompt(&scene.instance, &scene.agent, &scene.model, &date, extra);
+    let mut messages = vec![ChatMessage::System(system)];
+    messages.extend(conversation(&transcript.messages));
+    let options = scene.user.model.variant.as_ref().and_then(|name| scene.model.variants.get(name));
+    let mut request = base_request(run, scene, &scene.model, messages);
+    for layer in [Some(&scene.agent.options), options].into_iter().flatten() {
+        request.options.extend(layer.clone());
+    }
+    request.temperature = scene.agent.temperature.filter(|_| scene.model.capabilities.temperature);
+    request.top_p = scene.agent.top_p;
+    if scene.model.capabilities.toolcall {
+        request.tools = offered(run, scene);
+    }
+    request
+}
+
+/// What all requests of a session have in common.
+pub(crate) fn base_request(run: &Run, scene: &Scene, model: &Model, messages: Vec<ChatMessage>) -> ChatRequest {
+    let session = scene.session.id.to_string();
+    let mut headers: Vec<(String, String)> = ["x-opencode-session-id", "x-session-affinity", "x-session-id"]
+        .into_iter()
+        .map(|name| (name.to_owned(), session.clone()))
+        .collect();
+    if let Some(parent) = &scene.session.parent_id {
+        for name in ["x-opencode-parent-session-id", "x-parent-session-id"] {
+            headers.push((name.to_owned(), parent.to_string()));
+        }
+    }
+    let _ = run;
+    ChatRequest {
+        endpoint: Endpoint {
+            base_url: model.base_url.clone(),
+            api_key: model.api_key.as_ref().map(|key| Secret::new(key.expose())),
+            headers: model.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect(),
+        },
+        model: model.api_id.clone(),
+        messages,
+        tools: Vec::new(),
+        tool_choice: ToolChoice::Auto,
+        max_tokens: Some(if model.limit.output == 0 { MAX_OUTPUT } else { model.limit.output.min(MAX_OUTPUT) }),
+        temperature: None,
+        top_p: None,
+        options: model.options.clone(),
+        headers,
+    }
+}
+
+/// The tools that the agent's and the session's rules do not deny altogether.
+fn offered(run: &Run, scene: &Scene) -> Vec<ToolSpec> {
+    let specs = run.engine.0.tools.specs();
+    let session = scene.session.permission.clone().unwrap_or_default();
+    let asked = switched(scene.user.tools.as_ref());
+    let rules: [&[wire::permission::Rule]; 3] = [&scene.agent.permission, &session, &asked];
+    let disabled = agents::permission::disabled_tools(specs.iter().map(|spec| spec.name), &rules);
+    specs
+        .into_iter()
+        .filter(|spec| !disabled.contains(spec.name))
+        .map(|spec| ToolSpec { name: spec.name.to_owned(), description: spec.description, parameters: spec.parameters })
+        .collect()
+}
+
+/// The rules that a prompt's `tools` stand for.
+pub(crate) fn switched(tools: Option<&Map<String, Value>>) -> Vec<wire::permission::Rule> {
+    let switches = tools.into_iter().flatten().filter_map(|(name, on)| Some((name.as_str(), on.as_bool()?)));
+    agents::permission::from_tools(switches)
+}
+
+/// Messages with an error are left out, except aborted ones that have content.
+fn conversation(messages: &[MessageWithParts]) -> Vec<ChatMessage> {
+    let mut chat = Vec::new();
+    for message in messages {
+        match &message.info {
+            Message::User(_) => {
+                let content: Vec<_> = message.parts.iter().filter_map(user_content).collect();
+                if !content.is_empty() {
+                    chat.push(ChatMessage::User(content));
+                }
+            }
+            Message::Assistant(info) => {
+                let is_aborted = info.error.as_ref().is_some_and(|error| error.name == "MessageAbortedError");
+                if info.error.is_none() || is_aborted {
+                    assistant(&message.parts, &mut chat);
+                }
+            }
+        }
+    }
+    chat
+}
+
+fn user_content(part: &Part) -> Option<UserContent> {
+    match &part.kind {
+        PartKind::Text(text) if text.ignored != Some(true) && !text.text.is_empty() => {
+            Some(UserContent::Text(text.text.clone()))
+        }
+        PartKind::File(file) if file.mime == "text/plain" || file.mime == "application/x-directory" => None,
+        PartKind::File(file) if file.mime.starts_with("image/") => {
+            Some(UserContent::Image { mime: file.mime.clone(), url: file.url.clone() })
+        }
+        PartKind::File(file) => {
+            Some(UserContent::File { mime: file.mime.clone(), filename: file.filename.clone(), url: file.url.clone() })
+        }
+        _ => None,
+    }
+}
+
+/// An answer, split where its tools were answered: text, calls, outcomes, then the text after them.
+fn assistant(parts: &[Part], chat: &mut Vec<ChatMessage>) {
+    let mut text = String::new();
+    let mut reasoning = String::new();
+    let mut calls = Vec::new();
+    let mut outcomes = Vec::new();
+    for part in parts {
+        match &part.kind {
+            PartKind::Text(part) => text.push_str(&part.text),
+            PartKind::Reasoning(part) => reasoning.push_str(&part.text),
+            PartKind::Tool(tool) => {
+                let (input, outcome) = match &tool.state {
+                    ToolState::Pending { input, .. } | ToolState::Running { input, .. } => {
+                        (input, INTERRUPTED.to_owned())
+                    }
+                    ToolState::Completed { input, output, .. } => (input, output.clone()),
+                    ToolState::Error { input, error, metadata, .. } => {
+                        let kept = metadata.as_ref().filter(|m| m["interrupted"] == true);
+                        let output = kept.and_then(|m| m["output"].as_str()).filter(|text| !text.is_empty());
+                        (input, output.unwrap_or(error).to_owned())
+                    }
+                };
+                let id = tool.call_id.clone();
+                calls.push(ToolCall { id: id.clone(), name: tool.tool.clone(), arguments: input.to_string() });
+                outcomes.push(ChatMessage::Tool { call_id: id, content: outcome });
+            }
+            _ => {}
+        }
+    }
+    let some = |text: String| (!text.is_empty()).then_some(text);
+    if text.is_empty() && calls.is_empty() {
+        return;
+    }
+    chat.push(ChatMessage::Assistant { text: some(text), reasoning: some(reasoning), tool_calls: calls });
+    chat.extend(outcomes);
+}

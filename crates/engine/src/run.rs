@@ -1,0 +1,602 @@
+//! A run: from the lease to its release.
+//!
+//! The number of the run guard is read before a lease check that succeeds, the check comes before the take, nothing is
+//! done before the lease says `begin`; then the head is read again, whoever was here before.
+
+use crate::api::EngineError;
+use crate::commit::{Committer, Decision, Under, body};
+use crate::engine::{Counters, Engine, blocking};
+use crate::publish::Origin;
+use crate::replica::unavailable;
+use crate::runs::RunHandle;
+use crate::turn::{Next, Transcript};
+use coordination::{Attempt, Enter, Entered, LeaseKind, Released, SessionKey};
+use run_protocol::{Ending, Fence, Head, Look, Opening, RecordVersion, TicketAnswer};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use storage::{Record, RunGuard, StoreError, Write};
+use tokio_util::sync::CancellationToken;
+use wire::ids::MessageId;
+use wire::message::{Message, MessageError};
+use wire::session::{Session, SessionStatus};
+
+/// How a lease came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Entry {
+    /// By ENTER; `number` of the run guard was read before it.
+    Entered { number: u64, was_open: bool },
+    /// By CLAIM: confirmed before the guard is taken.
+    Claimed,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+enum End {
+    /// The lease is given back, or was gone already.
+    Over,
+    /// Somebody else shall go on, after a delay.
+    HandOver { delay_ms: u64 },
+}
+
+/// Why a step must stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StopReason {
+    /// Aborted up to this ticket.
+    Aborted { upto: u64 },
+    /// The session was deleted, or the run was lost: nothing more is written.
+    Lost,
+    /// The replica's time is over: what runs is recorded as interrupted.
+    Interrupted,
+}
+
+/// Tells a step to stop, and why.
+#[derive(Default)]
+pub(crate) struct Stop {
+    pub token: CancellationToken,
+    reason: OnceLock<StopReason>,
+}
+
+impl Stop {
+    pub(crate) fn stop(&self, reason: StopReason) {
+        let _ = self.reason.set(reason);
+        self.token.cancel();
+    }
+
+    pub(crate) fn reason(&self) -> Option<StopReason> {
+        self.reason.get().copied()
+    }
+}
+
+/// A run that has begun: it holds the run guard and a lease that bears its fence. A clone is the same run.
+#[derive(Clone)]
+pub(crate) struct Run {
+    pub engine: Engine,
+    pub handle: Arc<RunHandle>,
+    pub guard: Arc<RunGuard>,
+    pub origin: Origin,
+    sequence: Arc<AtomicU64>,
+    /// The created time that was reserved for the next message.
+    reserved: Arc<AtomicU64>,
+}
+
+impl Engine {
+    /// Asks for the session's lease, and runs if it is won. Returns once it is known who runs; coordination that does
+    /// not answer is tried again a few times: after that the sweep, or a waiting caller, finds the ticket.
+    pub(crate) async fn enter(&self, key: &SessionKey, ticket: u64, was_open: bool) {
+        if self.is_draining() {
+            // Stored here, run elsewhere.
+            if let Err(error) = self.0.ports.leases.ensure_due(key).await {
+                tracing::warn!(session = %key.session, %error, "nobody could be told of a prompt");
+            }
+            return;
+        }
+        let attempt = self.new_attempt();
+        for tries in 0..8_u64 {
+            let (store, session) = (self.tenant_store(&key.tenant), key.session.clone());
+            let Ok(number) = blocking(move || store.run_number(&session).map_err(EngineError::from)).await else {
+                return;
+            };
+            let enter = Enter {
+                replica: self.0.replica.id(),
+                born: self.0.replica.born(),
+                key: key.clone(),
+                attempt: attempt.clone(),
+                kind: LeaseKind::Run,
+                ticket,
+                was_open,
+            };
+            match self.0.ports.leases.enter(&enter).await {
+                Ok(Entered::Won) => {
+                    self.spawn_run(key.clone(), attempt, Entry::Entered { number, was_open });
+                    return;
+                }
+                Ok(Entered::Waiting | Entered::Busy) => return,
+                Ok(Entered::Reborn(_)) => {}
+                Err(error) => tracing::warn!(session = %key.session, %error, "a lease could not be asked for"),
+            }
+            tokio::time::sleep(Duration::from_millis(100 * (tries + 1) + self.0.ids.bits() % 100)).await;
+        }
+    }
+
+    /// The task `run`, one per lease that this replica owns. A panic hands the run over.
+    pub(crate) fn spawn_run(&self, key: SessionKey, attempt: Attempt, entry: Entry) {
+        let engine = self.clone();
+        Counters::add(&self.0.counters.runs_begun, 1);
+        if matches!(entry, Entry::Claimed) {
+            Counters::add(&self.0.counters.taken_over, 1);
+        }
+        let span = tracing::info_span!("run", session = %key.session, tenant = %key.tenant);
+        self.0.tasks.spawn(tracing::Instrument::instrument(
+            async move {
+                let place = engine.0.runs.enter(key.clone(), attempt.clone());
+                let run = tokio::spawn(engine.clone().run(place.handle.clone(), entry));
+                let delay_ms = match run.await {
+                    Ok(Ok(End::Over)) => return,
+                    Ok(Ok(End::HandOver { delay_ms })) => delay_ms,
+                    Ok(Err(EngineError::Lost)) => {
+                        tracing::info!("the run was taken over by another replica");
+                        Counters::add(&engine.0.counters.lost, 1);
+                        0
+                    }
+                    Ok(Err(error)) => {
+                        tracing::error!(%error, "the run cannot go on here");
+                        1_000
+                    }
+                    Err(panic) => {
+                        tracing::error!(%panic, "the run broke off");
+                        1_000
+                    }
+                };
+                // Does nothing if the lease is another's by now.
+                for tries in 0..20_u64 {
+                    match engine.0.ports.leases.hand_over(&key, &attempt, delay_ms).await {
+                        Ok(()) => return,
+                        Err(_) => tokio::time::sleep(Duration::from_millis(100 * tries.min(10) + 50)).await,
+                    }
+                }
+            },
+            span,
+        ));
+    }
+
+    async fn run(self, handle: Arc<RunHandle>, entry: Entry) -> Result<End, EngineError> {
+        let Some(run) = self.become_runner(&handle, entry).await? else { return Ok(End::Over) };
+        loop {
+            let head = run.read_head().await?;
+            match Opening::decide(&head, self.0.settings.attempts) {
+                Opening::Release => {
+                    if run.release(head.issued).await? {
+                        return Ok(End::Over);
+                    }
+                }
+                Opening::FinishDeletion => {
+                    self.finish_deletion(&handle.key).await?;
+                    return Ok(End::Over);
+                }
+                Opening::CloseAborted { upto } => run.close_aborted(upto).await?,
+                Opening::GiveUp => {
+                    let error = MessageError::unknown("The run failed again and again without completing a step.");
+                    run.fail_turn(&head, error).await?;
+                }
+                Opening::Run => {
+                    if let Some(end) = run.turns(head).await? {
+                        return Ok(end);
+                    }
+                }
+            }
+        }
+    }
+
+    /// PROTOCOL section 5. None: the lease is another's.
+    async fn become_runner(&self, handle: &Arc<RunHandle>, entry: Entry) -> Result<Option<Run>, EngineError> {
+        let key = &handle.key;
+        let mut number = match entry {
+            Entry::Entered { number, .. } => number,
+            Entry::Claimed => {
+                let number = self.read_run_number(key).await?;
+                if !self.0.ports.leases.confirm(key, &handle.attempt).await.map_err(unavailable)? {
+                    return Ok(None);
+                }
+                number
+            }
+        };
+        let guard = loop {
+            let (store, session) = (self.tenant_store(&key.tenant), key.session.clone());
+            let taken = blocking(move || match store.take_run(&session, number) {
+                Ok(guard) => Ok(Some(guard)),
+                Err(StoreError::Fenced | StoreError::Contended { .. }) => Ok(None),
+                Err(error) => Err(error.into()),
+            });
+            if let Some(guard) = taken.await? {
+                break guard;
+            }
+            number = self.read_run_number(key).await?;
+            if !self.0.ports.leases.confirm(key, &handle.attempt).await.map_err(unavailable)? {
+                return Ok(None);
+            }
+        };
+        let fence = guard.fence();
+        let was_open = matches!(entry, Entry::Claimed | Entry::Entered { was_open: true, .. });
+        let now = self.now_ms();
+        let (_, (session, reserved)) = self
+            .head_commit(key, Committer::Runner(fence), move |head, at| {
+                let session = at.session()?;
+                if was_open {
+                    head.tries += 1;
+                }
+                let reserved = head.reserve_time(now);
+                Ok(Decision::Write(Vec::new(), (session, reserved)))
+            })
+            .await?;
+        let origin = self.origin(key, &session, Some(fence));
+        handle.begin(fence);
+        let busy = self.status_entries(&origin, &SessionStatus::Busy);
+        self.flush(&key.tenant, Duration::from_secs(5)).await;
+        if !self.0.ports.leases.begin(key, &handle.attempt, fence, &busy).await.map_err(unavailable)? {
+            return Ok(None);
+        }
+        Ok(Some(Run {
+            engine: self.clone(),
+            handle: handle.clone(),
+            guard: Arc::new(guard),
+            origin,
+            sequence: Arc::new(AtomicU64::new(0)),
+            reserved: Arc::new(AtomicU64::new(reserved)),
+        }))
+    }
+
+    async fn read_run_number(&self, key: &SessionKey) -> Result<u64, EngineError> {
+        let (store, session) = (self.tenant_store(&key.tenant), key.session.clone());
+        blocking(move || store.run_number(&session).map_err(EngineError::from)).await
+    }
+
+    /// Where the events of a session come from.
+    pub(crate) fn origin(&self, key: &SessionKey, session: &Session, fence: Option<Fence>) -> Origin {
+        Origin {
+            tenant: key.tenant.clone(),
+            directory: session.directory.clone(),
+            project: session.project_id.clone(),
+            session: key.session.clone(),
+            fence,
+        }
+    }
+}
+
+impl Run {
+    pub(crate) async fn read_head(&self) -> Result<Head, EngineError> {
+        self.engine.read_head(&self.handle.key).await
+    }
+
+    /// The created time of the next message.
+    pub(crate) fn next_time(&self) -> u64 {
+        self.reserved.load(Ordering::Acquire)
+    }
+
+    /// The run's identity, for the processes that it starts.
+    pub(crate) fn identity(&self) -> sandbox::Identity {
+        sandbox::Identity {
+            session: self.handle.key.session.to_string(),
+            attempt: self.handle.attempt.to_string(),
+            fence: self.guard.fence().0,
+        }
+    }
+
+    /// Commits what the run writes. `Lost` if another runner took the guard.
+    pub(crate) async fn commit(&self, writes: Vec<Write>) -> Result<(), EngineError> {
+        let guard = self.guard.clone();
+        blocking(move || guard.commit(writes).map_err(EngineError::from)).await
+    }
+
+    /// A version for what the run commits next.
+    pub(crate) fn version(&self, record: &str) -> (String, RecordVersion) {
+        let sequence = self.sequence.fetch_add(1, Ordering::AcqRel) + 1;
+        (record.to_owned(), RecordVersion::run(self.guard.fence(), sequence))
+    }
+
+    /// Publishes what happened to the session as a whole.
+    pub(crate) async fn publish(&self, happened: wire::event::Happened) {
+        self.engine.publish(&self.origin, happened, None).await;
+    }
+
+    /// Publishes a record that the run has committed.
+    pub(crate) async fn publish_record(&self, record: &str, happened: wire::event::Happened) {
+        self.engine.publish(&self.origin, happened, Some(self.version(record))).await;
+    }
+
+    /// A head commit of this run: refused with `Lost` once another runner took the guard.
+    pub(crate) async fn head_commit<T, F>(&self, decide: F) -> Result<(Head, T), EngineError>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Head, &Under<'_>) -> Result<Decision<T>, EngineError> + Send + Sync + 'static,
+    {
+        self.engine.head_commit(&self.handle.key, Committer::Runner(self.guard.fence()), decide).await
+    }
+
+    /// Step after step until nothing is left to do. None: look at the head again from the beginning.
+    async fn turns(&self, mut head: Head) -> Result<Option<End>, EngineError> {
+        let tries = head.tries;
+        if tries > 1 {
+            self.wait_before_attempt(tries).await;
+        }
+        let mut first = true;
+        loop {
+            match Look::at(&head) {
+                Look::Go => {}
+                Look::Deleted | Look::Aborted { .. } => return Ok(None),
+            }
+            if self.engine.is_draining() {
+                return Ok(Some(End::HandOver { delay_ms: 0 }));
+            }
+            if self.engine.0.replica.is_frozen() {
+                self.wait_for_thaw().await?;
+                head = self.read_head().await?;
+                continue;
+            }
+            let seen = head.issued;
+            let mut transcript = Transcript::load(self, seen).await?;
+            if first && transcript.has_dangling() {
+                transcript.close_dangling(self, None).await?;
+                transcript = Transcript::load(self, seen).await?;
+            }
+            let next = match transcript.next() {
+                Next::Done { answer } => return self.settle(seen, answer).await,
+                next => next,
+            };
+            let stop = Arc::new(Stop::default());
+            let step = crate::step::step(self, transcript, next, first, stop.clone());
+            let outcome = {
+                tokio::pin!(step);
+                tokio::select! {
+                    outcome = &mut step => outcome,
+                    reason = self.watch() => {
+                        stop.stop(reason);
+                        step.await
+                    }
+                }
+            }?;
+            first = false;
+            match stop.reason() {
+                Some(StopReason::Lost) => return Err(EngineError::Lost),
+                Some(StopReason::Interrupted) => return Ok(Some(End::HandOver { delay_ms: 0 })),
+                Some(StopReason::Aborted { upto }) => {
+                    self.settle_aborted(upto, outcome.message).await?;
+                    return Ok(None);
+                }
+                None => {}
+            }
+            head = self.end_step(&outcome).await?;
+            if let Some(answer) = outcome.ends_with {
+                return self.settle(seen, answer).await;
+            }
+        }
+    }
+
+    /// Waits until something stops the step: an abort, a deletion, a loss, the end of the replica's time.
+    async fn watch(&self) -> StopReason {
+        loop {
+            tokio::select! {
+                () = self.handle.lost.cancelled() => return StopReason::Lost,
+                () = self.handle.interrupted.cancelled() => return StopReason::Interrupted,
+                () = self.handle.poke.notified() => {}
+            }
+            self.engine.0.waiters.wake(&self.handle.key);
+            match self.read_head().await {
+                Ok(head) => match Look::at(&head) {
+                    Look::Go => {}
+                    Look::Deleted => return StopReason::Lost,
+                    Look::Aborted { upto } => return StopReason::Aborted { upto },
+                },
+                Err(EngineError::SessionNotFound(_)) => return StopReason::Lost,
+                Err(error) => tracing::warn!(%error, "the head could not be read"),
+            }
+        }
+    }
+
+    /// The commit that ends a step: its attempts are over, its tokens are added up, the next message's time is reserved.
+    async fn end_step(&self, outcome: &crate::step::Outcome) -> Result<Head, EngineError> {
+        Counters::add(&self.engine.0.counters.steps, 1);
+        if outcome.ends_with.is_some() {
+            return self.read_head().await;
+        }
+        let (now, cost, tokens) = (self.engine.now_ms(), outcome.cost, outcome.tokens.clone());
+        let (head, reserved) = self
+            .head_commit(move |head, at| {
+                head.tries = 0;
+                let reserved = head.reserve_time(now);
+                let mut session = at.session()?;
+                crate::turn::add_up(&mut session, cost, &tokens, now);
+                let write = Write::Put(session_record(&session), body(&session)?);
+                Ok(Decision::Write(vec![write], reserved))
+            })
+            .await?;
+        self.reserved.store(reserved, Ordering::Release);
+        Ok(head)
+    }
+
+    /// The final look, then the release. None: there is more to do.
+    async fn settle(&self, seen: u64, answer: Settled) -> Result<Option<End>, EngineError> {
+        let now = self.engine.now_ms();
+        let given = answer.clone();
+        let (head, (ending, session, user)) = self
+            .head_commit(move |head, at| {
+                let ending = Ending::decide(head, seen);
+                if !matches!(ending, Ending::Settle { .. }) {
+                    return Ok(Decision::Leave((ending, None, None)));
+                }
+                head.settle(seen, given.answer.clone());
+                let mut session = at.session()?;
+                crate::turn::add_up(&mut session, given.cost, &given.tokens, now);
+                session.summary.get_or_insert_default();
+                let mut writes = vec![Write::Put(session_record(&session), body(&session)?)];
+                let user = match &given.user {
+                    Some(id) => crate::turn::summarized(at, id)?,
+                    None => None,
+                };
+                if let Some(user) = &user {
+                    let record = Record::Message { session: session.id.clone(), id: user.id().clone() };
+                    writes.push(Write::Put(record, body(user)?));
+                }
+                writes.extend(crate::asks::withdrawn(at)?);
+                Ok(Decision::Write(writes, (ending, Some(session), user)))
+            })
+            .await?;
+        if let Ending::Settle { upto } = ending {
+            self.unlink_markers(upto);
+            let released = self.release(upto).await?;
+            if let Some(session) = session {
+                // The trailing summary comes after idle.
+                let origin = Origin { fence: None, ..self.origin.clone() };
+                let version = |record: &str| Some((record.to_owned(), RecordVersion::head(head.rev)));
+                let engine = &self.engine;
+                engine.publish(&origin, wire::event::session_updated(&session), version(session.id.as_str())).await;
+                engine.publish(&origin, wire::event::session_diff(&session.id, &serde_json::json!([])), None).await;
+                if let Some(user) = &user {
+                    engine.publish(&origin, wire::event::message_updated(user), version(user.id().as_str())).await;
+                }
+            }
+            if released {
+                return Ok(Some(End::Over));
+            }
+        } else {
+            // What was added up must not be lost: the outcome was not committed with the ending.
+            self.add_up(answer.cost, answer.tokens).await?;
+        }
+        Ok(None)
+    }
+
+    async fn add_up(&self, cost: f64, tokens: wire::message::Tokens) -> Result<(), EngineError> {
+        let now = self.engine.now_ms();
+        let (_, reserved) = self
+            .head_commit(move |head, at| {
+                head.tries = 0;
+                let reserved = head.reserve_time(now);
+                let mut session = at.session()?;
+                crate::turn::add_up(&mut session, cost, &tokens, now);
+                Ok(Decision::Write(vec![Write::Put(session_record(&session), body(&session)?)], reserved))
+            })
+            .await?;
+        self.reserved.store(reserved, Ordering::Release);
+        Ok(())
+    }
+
+    /// Deals with the tickets that an abort reaches, after the step has closed its records.
+    async fn settle_aborted(&self, upto: u64, message: Option<MessageId>) -> Result<(), EngineError> {
+        let answer = message.map_or(TicketAnswer::Dropped, |id| TicketAnswer::Message { id: id.to_string() });
+        let now = self.engine.now_ms();
+        let (_, (withdrawn, reserved)) = self
+            .head_commit(move |head, at| {
+                let withdrawn = crate::asks::open_asks(at)?;
+                let writes = crate::asks::withdrawn(at)?;
+                head.settle(upto, answer.clone());
+                let reserved = head.reserve_time(now);
+                Ok(Decision::Write(writes, (withdrawn, reserved)))
+            })
+            .await?;
+        self.reserved.store(reserved, Ordering::Release);
+        self.unlink_markers(upto);
+        for ask in withdrawn {
+            self.publish(ask.withdrawn_event()).await;
+        }
+        Ok(())
+    }
+
+    /// An abort that came before this runner: what the one before it left open is closed.
+    async fn close_aborted(&self, upto: u64) -> Result<(), EngineError> {
+        let transcript = Transcript::load(self, upto).await?;
+        let message = transcript.close_dangling(self, Some(MessageError::aborted())).await?;
+        self.settle_aborted(upto, message).await
+    }
+
+    /// Ends the turn with an error that its callers and readers see.
+    pub(crate) async fn fail_turn(&self, head: &Head, error: MessageError) -> Result<(), EngineError> {
+        let transcript = Transcript::load(self, head.issued).await?;
+        let closed = transcript.close_dangling(self, Some(error.clone())).await?;
+        self.publish(wire::event::session_error(&self.handle.key.session, &error)).await;
+        let message = error.data["message"].as_str().unwrap_or_default().to_owned();
+        let answer = match closed {
+            Some(id) => TicketAnswer::Message { id: id.to_string() },
+            None => TicketAnswer::Failed { message },
+        };
+        self.settle(head.issued, Settled { answer, user: None, cost: 0.0, tokens: Default::default() }).await?;
+        Ok(())
+    }
+
+    /// Gives the lease back with the idle events. False: a newer ticket wants work.
+    async fn release(&self, seen: u64) -> Result<bool, EngineError> {
+        // Everything of this run goes out before its end.
+        self.engine.flush(&self.handle.key.tenant, Duration::from_secs(5)).await;
+        let mut entries = self.engine.status_entries(&self.origin, &SessionStatus::Busy);
+        entries.extend(self.engine.status_entries(&self.origin, &SessionStatus::Idle));
+        for tries in 0..10_u64 {
+            match self.engine.0.ports.leases.release(&self.handle.key, &self.handle.attempt, seen, &entries).await {
+                Ok(Released::More) => return Ok(false),
+                Ok(Released::Done | Released::Gone) => {
+                    self.engine.0.waiters.wake(&self.handle.key);
+                    return Ok(true);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the lease could not be given back");
+                    self.engine.0.waiters.wake(&self.handle.key);
+                    tokio::time::sleep(Duration::from_millis(100 * (tries + 1))).await;
+                }
+            }
+        }
+        Err(EngineError::Unavailable("the lease could not be given back".into()))
+    }
+
+    /// Unlinks the markers of settled tickets; what a crash leaves is found by the sweep.
+    fn unlink_markers(&self, upto: u64) {
+        let (store, session) = (self.engine.tenant_store(&self.handle.key.tenant), self.handle.key.session.clone());
+        self.engine.0.tasks.spawn_blocking(move || {
+            if let Err(error) = store.remove_markers_upto(&session, upto) {
+                tracing::warn!(%session, %error, "markers of settled tickets stay until the sweep");
+            }
+        });
+    }
+
+    async fn wait_before_attempt(&self, tries: u32) {
+        let delay = Duration::from_millis(run_protocol::turn::attempt_delay_ms(tries));
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            _ = self.watch() => {}
+        }
+    }
+
+    /// Parks at a durable point until ownership is proven again.
+    async fn wait_for_thaw(&self) -> Result<(), EngineError> {
+        while self.engine.0.replica.is_frozen() {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(100)) => {}
+                reason = self.watch() => match reason {
+                    StopReason::Lost => return Err(EngineError::Lost),
+                    StopReason::Aborted { .. } => return Ok(()),
+                    StopReason::Interrupted => {}
+                },
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a run settles its tickets with.
+#[derive(Clone, Debug)]
+pub(crate) struct Settled {
+    pub answer: TicketAnswer,
+    /// The prompt that was answered last.
+    pub user: Option<MessageId>,
+    /// What the last step cost, in dollars, if it is not added up yet.
+    pub cost: f64,
+    /// What the last step used, if it is not added up yet.
+    pub tokens: wire::message::Tokens,
+}
+
+/// Where a session's record lies.
+pub(crate) fn session_record(session: &Session) -> Record {
+    Record::Session { project: session.project_id.clone(), id: session.id.clone() }
+}
+
+/// The message of an id, as it is stored.
+pub(crate) fn message_record(message: &Message) -> Record {
+    Record::Message { session: message.session_id().clone(), id: message.id().clone() }
+}

@@ -1,0 +1,141 @@
+//! The runs of this replica.
+
+use coordination::{Attempt, SessionKey};
+use run_protocol::Fence;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// What others may do to a run.
+pub(crate) struct RunHandle {
+    pub key: SessionKey,
+    pub attempt: Attempt,
+    /// Set once the store gave it; 0 before.
+    fence: AtomicU64,
+    /// "Look at the store": kept until it is taken.
+    pub poke: Notify,
+    /// Counts pokes, for those who look by themselves.
+    pub pokes: AtomicU64,
+    /// The run was lost to another replica: stop at once, write nothing.
+    pub lost: CancellationToken,
+    /// The replica's time is over: interrupt what runs, record it, hand over.
+    pub interrupted: CancellationToken,
+    has_begun: AtomicBool,
+}
+
+impl RunHandle {
+    /// Notes the fence that the run works under.
+    pub(crate) fn begin(&self, fence: Fence) {
+        self.fence.store(fence.0, Ordering::Release);
+        self.has_begun.store(true, Ordering::Release);
+    }
+
+    fn fence(&self) -> Option<Fence> {
+        self.has_begun.load(Ordering::Acquire).then(|| Fence(self.fence.load(Ordering::Acquire)))
+    }
+
+    fn poke(&self) {
+        self.pokes.fetch_add(1, Ordering::AcqRel);
+        self.poke.notify_one();
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Runs {
+    all: Mutex<HashMap<SessionKey, Arc<RunHandle>>>,
+    changed: Notify,
+}
+
+/// A run's place; given up when it is dropped, also by a panic.
+pub(crate) struct RunPlace<'a> {
+    runs: &'a Runs,
+    pub handle: Arc<RunHandle>,
+}
+
+impl Runs {
+    fn all(&self) -> std::sync::MutexGuard<'_, HashMap<SessionKey, Arc<RunHandle>>> {
+        self.all.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Takes a place for a run. A former run of the session that is still here has lost its lease: it is told.
+    pub(crate) fn enter(&self, key: SessionKey, attempt: Attempt) -> RunPlace<'_> {
+        let handle = Arc::new(RunHandle {
+            key: key.clone(),
+            attempt,
+            fence: AtomicU64::new(0),
+            poke: Notify::new(),
+            pokes: AtomicU64::new(0),
+            lost: CancellationToken::new(),
+            interrupted: CancellationToken::new(),
+            has_begun: AtomicBool::new(false),
+        });
+        if let Some(former) = self.all().insert(key, handle.clone()) {
+            former.lost.cancel();
+        }
+        RunPlace { runs: self, handle }
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.all().len()
+    }
+
+    /// Waits until a run ends.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Tells a run to look at the store; with a fence, only the run that bears it.
+    pub(crate) fn poke(&self, key: &SessionKey, fence: Option<Fence>) {
+        if let Some(handle) = self.all().get(key)
+            && (fence.is_none() || handle.fence().is_none() || handle.fence() == fence)
+        {
+            handle.poke();
+        }
+    }
+
+    pub(crate) fn poke_all(&self) {
+        for handle in self.all().values() {
+            handle.poke();
+        }
+    }
+
+    pub(crate) fn interrupt_all(&self) {
+        for handle in self.all().values() {
+            handle.interrupted.cancel();
+        }
+    }
+
+    /// Tells a run that it lost its lease.
+    pub(crate) fn lose(&self, key: &SessionKey, attempt: &Attempt) {
+        if let Some(handle) = self.all().get(key)
+            && handle.attempt == *attempt
+        {
+            handle.lost.cancel();
+        }
+    }
+
+    /// The runs that work under a fence.
+    pub(crate) fn begun(&self) -> Vec<(SessionKey, Attempt, Fence)> {
+        let all = self.all();
+        let begun = all.values().filter_map(|run| Some((run.key.clone(), run.attempt.clone(), run.fence()?)));
+        begun.collect()
+    }
+
+    /// The attempt of a run that is not here, though a lease says so. Without a handle the attempt is unknown.
+    pub(crate) fn orphan(&self, _key: &SessionKey) -> Option<Attempt> {
+        None
+    }
+}
+
+impl Drop for RunPlace<'_> {
+    fn drop(&mut self) {
+        let mut all = self.runs.all();
+        if all.get(&self.handle.key).is_some_and(|there| Arc::ptr_eq(there, &self.handle)) {
+            all.remove(&self.handle.key);
+        }
+        drop(all);
+        self.runs.changed.notify_one();
+    }
+}

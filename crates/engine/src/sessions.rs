@@ -1,0 +1,314 @@
+//! Sessions: made, read, listed, changed, deleted.
+
+use crate::api::{EngineError, NewSession, Scope, SessionPatch, SessionQuery};
+use crate::asks::found;
+use crate::commit::{Committer, Decision, body};
+use crate::engine::{Engine, blocking};
+use crate::run::session_record;
+use coordination::SessionKey;
+use run_protocol::{Head, HeadState, RecordVersion};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use storage::{Page, Record, SessionFilter, StoreError, Write};
+use wire::ids::{MessageId, SessionId};
+use wire::message::{MessageWithParts, Tokens};
+use wire::session::{Session, SessionStatus, SessionTime, Todo, default_title};
+use wire::tenant::Tenant;
+
+/// Sessions listed where no limit is given.
+const LISTED: usize = 100;
+
+impl Engine {
+    /// Makes a session in a directory.
+    pub async fn create_session(&self, scope: &Scope, new: NewSession) -> Result<Session, EngineError> {
+        let instance = self.instance(scope).await?;
+        if let Some(parent) = &new.parent_id {
+            self.session(&scope.tenant, parent).await?;
+        }
+        let now = self.now_ms();
+        let id = self.0.ids.session();
+        let path = scope.directory.strip_prefix(&instance.worktree).map(|path| path.to_string_lossy().into_owned());
+        let session = Session {
+            slug: slug(self.0.ids.bits()),
+            project_id: instance.project.id.clone(),
+            directory: scope.directory.to_string_lossy().into_owned(),
+            path: path.unwrap_or_default(),
+            title: new.title.unwrap_or_else(|| default_title(&crate::time::iso(now), new.parent_id.is_some())),
+            parent_id: new.parent_id,
+            summary: None,
+            cost: 0.0,
+            tokens: Tokens::default(),
+            share: None,
+            agent: new.agent,
+            model: new.model,
+            version: wire::OPENCODE_VERSION.into(),
+            metadata: new.metadata,
+            time: SessionTime { created: now, updated: now, compacting: None, archived: None },
+            permission: new.permission,
+            revert: None,
+            extra: wire::Extra::new(),
+            id,
+        };
+        let (store, stored) = (self.tenant_store(&scope.tenant), session.clone());
+        blocking(move || {
+            let head = Head::new(stored.project_id.clone());
+            store.create_session(&stored, head).map_err(EngineError::from)
+        })
+        .await?;
+        let key = SessionKey::new(scope.tenant.clone(), session.id.clone());
+        self.publish(&self.origin(&key, &session, None), wire::event::session_created(&session), None).await;
+        Ok(session)
+    }
+
+    /// A session.
+    pub async fn session(&self, tenant: &Tenant, id: &SessionId) -> Result<Session, EngineError> {
+        let (store, wanted) = (self.tenant_store(tenant), id.clone());
+        let session = blocking(move || {
+            // A deleted session's record may still be there.
+            match found(store.head(&wanted))? {
+                Some(head) if head.state == HeadState::Live => found(store.session(&wanted)),
+                _ => Ok(None),
+            }
+        });
+        session.await?.ok_or_else(|| EngineError::SessionNotFound(id.clone()))
+    }
+
+    /// The sessions of the scope's project, newest change first.
+    pub async fn sessions(&self, scope: &Scope, query: SessionQuery) -> Result<Vec<Session>, EngineError> {
+        let instance = self.instance(scope).await?;
+        let store = self.tenant_store(&scope.tenant);
+        let filter = SessionFilter {
+            project: Some(instance.project.id.clone()),
+            directory: query.directory.filter(|_| query.path.is_none()),
+            path_prefix: query.path,
+            roots: query.roots,
+            search: query.search,
+            start: query.start,
+            limit: Some(query.limit.unwrap_or(LISTED)),
+        };
+        blocking(move || store.sessions(&filter).map_err(EngineError::from)).await
+    }
+
+    /// The sessions that a session's tasks made.
+    pub async fn children(&self, tenant: &Tenant, id: &SessionId) -> Result<Vec<Session>, EngineError> {
+        self.session(tenant, id).await?;
+        let (store, id) = (self.tenant_store(tenant), id.clone());
+        blocking(move || store.children(&id).map_err(EngineError::from)).await
+    }
+
+    /// Changes the named fields and no other.
+    pub async fn patch_session(
+        &self,
+        tenant: &Tenant,
+        id: &SessionId,
+        patch: SessionPatch,
+    ) -> Result<Session, EngineError> {
+        let key = SessionKey::new(tenant.clone(), id.clone());
+        let now = self.now_ms();
+        let (head, (session, changed)) = self
+            .head_commit(&key, Committer::Request, move |_, at| {
+                let mut session = at.session()?;
+                let before = session.clone();
+                if let Some(title) = &patch.title {
+                    session.title = title.clone();
+                }
+                if let Some(metadata) = &patch.metadata {
+                    session.metadata = Some(metadata.clone());
+                }
+                if let Some(rules) = &patch.permission {
+                    session.permission.get_or_insert_default().extend(rules.iter().cloned());
+                }
+                if let Some(archived) = &patch.archived {
+                    session.time.archived = Some(archived.clone());
+                }
+                if session == before {
+                    return Ok(Decision::Leave((session, false)));
+                }
+                // Neither the title nor the archive counts as an update.
+                if patch.metadata.is_some() || patch.permission.is_some() {
+                    session.time.updated = session.time.updated.max(now);
+                }
+                let write = Write::Put(session_record(&session), body(&session)?);
+                Ok(Decision::Write(vec![write], (session, true)))
+            })
+            .await?;
+        if changed {
+            let version = (id.to_string(), RecordVersion::head(head.rev));
+            let origin = self.origin(&key, &session, None);
+            self.publish(&origin, wire::event::session_updated(&session), Some(version)).await;
+        }
+        Ok(session)
+    }
+
+    /// The session's list of things to do.
+    pub async fn todos(&self, tenant: &Tenant, id: &SessionId) -> Result<Vec<Todo>, EngineError> {
+        self.session(tenant, id).await?;
+        let (store, record) = (self.tenant_store(tenant), Record::Todo { session: id.clone() });
+        let stored = blocking(move || store.read(&record).map_err(EngineError::from)).await?;
+        Ok(stored.and_then(|body| serde_json::from_slice(&body).ok()).unwrap_or_default())
+    }
+
+    /// What a prompt's turn changed; nothing without a message.
+    pub async fn diff(
+        &self,
+        tenant: &Tenant,
+        id: &SessionId,
+        message: Option<&MessageId>,
+    ) -> Result<Value, EngineError> {
+        let Some(message) = message else { return Ok(json!([])) };
+        let found = self.message(tenant, id, message).await?;
+        let summary = found.info.user().and_then(|user| user.summary.as_ref());
+        Ok(summary.map_or_else(|| json!([]), |summary| summary["diffs"].clone()))
+    }
+
+    /// What the sessions of a directory that are at work are doing.
+    pub async fn statuses(&self, scope: &Scope) -> Result<BTreeMap<SessionId, SessionStatus>, EngineError> {
+        let statuses = self.0.ports.leases.statuses(&scope.tenant).await.map_err(crate::replica::unavailable)?;
+        let directory = scope.directory.to_string_lossy().into_owned();
+        let store = self.tenant_store(&scope.tenant);
+        blocking(move || {
+            let mut shown = BTreeMap::new();
+            for (id, status) in statuses {
+                let status = serde_json::from_str(&status).unwrap_or(SessionStatus::Busy);
+                let is_here = found(store.session(&id))?.is_some_and(|session| session.directory == directory);
+                if is_here && status != SessionStatus::Idle {
+                    shown.insert(id, status);
+                }
+            }
+            Ok(shown)
+        })
+        .await
+    }
+
+    /// Messages in ascending order: the newest `limit` before a place, all without.
+    pub async fn messages(
+        &self,
+        tenant: &Tenant,
+        id: &SessionId,
+        limit: Option<usize>,
+        before: Option<(u64, MessageId)>,
+    ) -> Result<Page, EngineError> {
+        self.session(tenant, id).await?;
+        let (store, id) = (self.tenant_store(tenant), id.clone());
+        blocking(move || store.messages(&id, limit, before).map_err(EngineError::from)).await
+    }
+
+    /// One message with its parts.
+    pub async fn message(
+        &self,
+        tenant: &Tenant,
+        session: &SessionId,
+        id: &MessageId,
+    ) -> Result<MessageWithParts, EngineError> {
+        self.session(tenant, session).await?;
+        let (store, session, wanted) = (self.tenant_store(tenant), session.clone(), id.clone());
+        let message = blocking(move || found(store.message(&session, &wanted))).await?;
+        message.ok_or_else(|| EngineError::MessageNotFound(id.clone()))
+    }
+
+    /// A session's head as it is stored.
+    pub(crate) async fn read_head(&self, key: &SessionKey) -> Result<Head, EngineError> {
+        let (store, id) = (self.tenant_store(&key.tenant), key.session.clone());
+        blocking(move || match store.head(&id) {
+            Err(StoreError::NotFound) => Err(EngineError::SessionNotFound(id)),
+            other => Ok(other?),
+        })
+        .await
+    }
+
+    /// Deletes a session and its children: what runs is stopped, nothing comes back.
+    pub async fn delete_session(&self, tenant: &Tenant, id: &SessionId) -> Result<(), EngineError> {
+        let session = self.session(tenant, id).await?;
+        let key = SessionKey::new(tenant.clone(), id.clone());
+        self.head_commit(&key, Committer::Request, |head, at| {
+            // Durable before the head says so: whatever dies, the sweep finds it.
+            at.store.put_deletion_marker(at.id)?;
+            head.state = HeadState::Deleted;
+            Ok(Decision::Write(Vec::new(), ()))
+        })
+        .await?;
+        self.finish_deletion_of(&key, Some(session)).await
+    }
+
+    /// Finishes a deletion whose first half is durable. May be done twice.
+    pub(crate) async fn finish_deletion(&self, key: &SessionKey) -> Result<(), EngineError> {
+        let (store, id) = (self.tenant_store(&key.tenant), key.session.clone());
+        let session = blocking(move || found(store.session(&id))).await?;
+        self.finish_deletion_of(key, session).await
+    }
+
+    async fn finish_deletion_of(&self, key: &SessionKey, session: Option<Session>) -> Result<(), EngineError> {
+        // After a take that came after the head's commit no run can write any more.
+        let (store, id) = (self.tenant_store(&key.tenant), key.session.clone());
+        blocking(move || {
+            loop {
+                let number = store.run_number(&id)?;
+                match store.take_run(&id, number) {
+                    Ok(_) => return Ok(()),
+                    Err(StoreError::Fenced | StoreError::Contended { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        })
+        .await?;
+        let (store, id) = (self.tenant_store(&key.tenant), key.session.clone());
+        let children = blocking(move || store.children(&id).map_err(EngineError::from)).await?;
+        for child in children {
+            match Box::pin(self.delete_session(&key.tenant, &child.id)).await {
+                Ok(()) | Err(EngineError::SessionNotFound(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.0.runs.poke(key, None);
+        let _ = self.0.ports.leases.poke(key, true).await;
+        if let Some(session) = &session {
+            let origin = self.origin(key, session, None);
+            self.publish(&origin, wire::event::session_deleted(session), None).await;
+        }
+        let (store, id) = (self.tenant_store(&key.tenant), key.session.clone());
+        blocking(move || store.remove_session(&id).map_err(EngineError::from)).await?;
+        self.head_commit(key, Committer::Deleter, |head, _| {
+            head.state = HeadState::Removed;
+            Ok(Decision::Write(Vec::new(), ()))
+        })
+        .await?;
+        let _ = self.0.ports.leases.forget(key).await;
+        let (store, id) = (self.tenant_store(&key.tenant), key.session.clone());
+        blocking(move || store.remove_deletion_marker(&id).map_err(EngineError::from)).await?;
+        self.0.waiters.wake(key);
+        Ok(())
+    }
+
+    /// The branch of the directory's repository.
+    pub async fn vcs(&self, scope: &Scope) -> Result<Value, EngineError> {
+        let instance = self.instance(scope).await?;
+        if instance.project.vcs.is_none() {
+            return Ok(json!({}));
+        }
+        let head = tokio::fs::read_to_string(instance.worktree.join(".git/HEAD")).await.unwrap_or_default();
+        let branch = head.trim().strip_prefix("ref: refs/heads/").map(str::to_owned);
+        Ok(match branch {
+            Some(branch) => json!({ "branch": branch, "default_branch": branch }),
+            None => json!({}),
+        })
+    }
+
+    /// The projects that are known here: the scope's.
+    pub async fn projects(&self, scope: &Scope) -> Result<Vec<Value>, EngineError> {
+        let instance = self.instance(scope).await?;
+        Ok(vec![serde_json::to_value(&instance.project).unwrap_or_default()])
+    }
+}
+
+/// Two words for people.
+fn slug(bits: u64) -> String {
+    const HOW: [&str; 16] = [
+        "amber", "brave", "calm", "clear", "eager", "fair", "gentle", "hidden", "keen", "light", "merry", "neat",
+        "proud", "quiet", "swift", "warm",
+    ];
+    const WHAT: [&str; 16] = [
+        "anchor", "beacon", "bridge", "canyon", "delta", "ferry", "harbor", "island", "lagoon", "meadow", "orchard",
+        "pilot", "reef", "sail", "tide", "wharf",
+    ];
+    format!("{}-{}", HOW[(bits % 16) as usize], WHAT[(bits / 16 % 16) as usize])
+}

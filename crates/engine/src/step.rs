@@ -1,0 +1,504 @@
+//! One step: one model call and the tools that it asks for.
+
+use crate::api::EngineError;
+use crate::call::{self, Calls};
+use crate::commit::body;
+use crate::engine::Engine;
+use crate::run::{Run, Settled, Stop, StopReason, message_record};
+use crate::turn::{Next, Transcript};
+use agents::{Agent, Instance, Model, ModelRef};
+use models::{FinishReason, ModelError, ModelEvent, Usage};
+use run_protocol::TicketAnswer;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+use storage::{Record, Write};
+use wire::ids::MessageId;
+use wire::message::{
+    AssistantMessage, CacheTokens, Message, MessageError, MessagePath, MessageTime, Tokens, UserMessage,
+};
+use wire::part::{Part, PartKind, ReasoningPart, Span, StepFinishPart, StepStartPart, TextPart};
+use wire::session::{Session, SessionStatus};
+
+/// What a step brought about.
+pub(crate) struct Outcome {
+    /// The message that it wrote.
+    pub message: Option<MessageId>,
+    /// What it cost, in dollars.
+    pub cost: f64,
+    /// What it used.
+    pub tokens: Tokens,
+    /// Set where the turn ends with it.
+    pub ends_with: Option<Settled>,
+}
+
+/// Where a step works: the session, its directory's configuration, and who answers.
+pub(crate) struct Scene {
+    pub session: Session,
+    pub instance: Arc<Instance>,
+    pub agent: Agent,
+    pub model: Model,
+    pub user: UserMessage,
+}
+
+/// Does one step. It ends early, with its records closed, when `stop` says so; a lost run writes nothing more.
+pub(crate) async fn step(
+    run: &Run,
+    transcript: Transcript,
+    next: Next,
+    first: bool,
+    stop: Arc<Stop>,
+) -> Result<Outcome, EngineError> {
+    let (user, resumed) = match next {
+        Next::Answer { user } => (user, None),
+        Next::Resume { user, message, calls } => (user, Some((message, calls))),
+        Next::Done { answer } => {
+            return Ok(Outcome { message: None, cost: 0.0, tokens: Tokens::default(), ends_with: Some(answer) });
+        }
+    };
+    let scene = match scene(run, *user).await? {
+        Ok(scene) => scene,
+        Err(error) => return refuse(run, error).await,
+    };
+    let message = match &resumed {
+        Some((message, _)) => (**message).clone(),
+        None => transcript.empty_dangling(&scene.user).unwrap_or_else(|| new_message(run, &scene)),
+    };
+    let mut writing = Writing {
+        run,
+        scene: Arc::new(scene),
+        stop,
+        message,
+        text: None,
+        reasoning: None,
+        calls: Calls::default(),
+        part_ids: PartIds { run_ids: run.engine.0.ids.clone() },
+    };
+    match resumed {
+        Some((_, calls)) => writing.resume(calls).await,
+        None => writing.answer(&transcript, first).await,
+    }
+}
+
+/// Makes part ids; a step's parts are ordered by them.
+struct PartIds {
+    run_ids: Arc<wire::ids::IdSource>,
+}
+
+async fn scene(run: &Run, user: UserMessage) -> Result<Result<Scene, MessageError>, EngineError> {
+    let session = run.engine.session(&run.handle.key.tenant, &run.handle.key.session).await?;
+    let instance = match run.engine.0.instances.get(session.directory.as_ref()).await {
+        Ok(instance) => instance,
+        Err(EngineError::Config(error)) => return Ok(Err(error)),
+        Err(error) => return Err(error),
+    };
+    let model = match instance.model(&user.model.provider_id, &user.model.model_id) {
+        Ok(model) => model,
+        Err(missing) => return Ok(Err(MessageError::unknown(missing.to_string()))),
+    };
+    let Some(agent) = instance.agent(&user.agent).cloned() else {
+        return Ok(Err(MessageError::unknown(format!("Agent not found: \"{}\"", user.agent))));
+    };
+    Ok(Ok(Scene { session, instance, agent, model, user }))
+}
+
+/// The prompt cannot be answered at all: its callers get the error, the message stays stored.
+async fn refuse(run: &Run, error: MessageError) -> Result<Outcome, EngineError> {
+    run.publish(wire::event::session_error(&run.handle.key.session, &error)).await;
+    let message = error.data["message"].as_str().unwrap_or(&error.name).to_owned();
+    let ends_with =
+        Settled { answer: TicketAnswer::Failed { message }, user: None, cost: 0.0, tokens: Tokens::default() };
+    Ok(Outcome { message: None, cost: 0.0, tokens: Tokens::default(), ends_with: Some(ends_with) })
+}
+
+fn new_message(run: &Run, scene: &Scene) -> AssistantMessage {
+    AssistantMessage {
+        id: run.engine.0.ids.message(),
+        session_id: scene.session.id.clone(),
+        parent_id: scene.user.id.clone(),
+        time: MessageTime { created: run.next_time(), completed: None },
+        mode: scene.agent.name.clone(),
+        agent: scene.agent.name.clone(),
+        model_id: scene.user.model.model_id.clone(),
+        provider_id: scene.user.model.provider_id.clone(),
+        variant: scene.user.model.variant.clone(),
+        path: MessagePath {
+            cwd: scene.session.directory.clone(),
+            root: scene.instance.worktree.to_string_lossy().into_owned(),
+        },
+        cost: 0.0,
+        tokens: Tokens::default(),
+        error: None,
+        finish: None,
+        summary: None,
+        extra: wire::Extra::new(),
+    }
+}
+
+/// A step under way: the message that it writes and what of it is open.
+struct Writing<'a> {
+    run: &'a Run,
+    scene: Arc<Scene>,
+    stop: Arc<Stop>,
+    message: AssistantMessage,
+    text: Option<Part>,
+    reasoning: Option<Part>,
+    calls: Calls,
+    part_ids: PartIds,
+}
+
+/// How a model call ended.
+enum Answered {
+    Finished(FinishReason, Usage),
+    Failed(ModelError),
+    Stopped,
+}
+
+impl Writing<'_> {
+    fn engine(&self) -> &Engine {
+        &self.run.engine
+    }
+
+    async fn answer(&mut self, transcript: &Transcript, first: bool) -> Result<Outcome, EngineError> {
+        self.put_message().await?;
+        if first {
+            crate::title::spawn(self.run, &self.scene, transcript);
+        }
+        self.publish_summary().await;
+        let request = crate::request::chat_request(self.run, &self.scene, transcript);
+        let mut failures = 0;
+        loop {
+            self.publish_status(&SessionStatus::Busy).await;
+            match self.call_model(request.clone()).await? {
+                Answered::Finished(reason, usage) => return self.finish(reason, usage).await,
+                Answered::Stopped => return self.stopped().await,
+                Answered::Failed(error) if error.is_retryable() && failures < models::MAX_RETRIES => {
+                    failures += 1;
+                    if !self.wait_to_retry(failures, &error).await {
+                        return self.stopped_while_waiting().await;
+                    }
+                }
+                Answered::Failed(error) => return self.fail(error.to_message_error()).await,
+            }
+        }
+    }
+
+    /// A former runner had accepted these calls and not begun them.
+    async fn resume(&mut self, calls: Vec<Part>) -> Result<Outcome, EngineError> {
+        for part in calls {
+            call::resume(self.run, &self.scene, &self.stop, &mut self.calls, part).await?;
+        }
+        self.finish(FinishReason::ToolCalls, Usage::default()).await
+    }
+
+    async fn publish_status(&self, status: &SessionStatus) {
+        self.run.publish(wire::event::session_status(&self.scene.session.id, status)).await;
+    }
+
+    /// What OpenCode's summary of a turn tells at each step: nothing has changed but the sums.
+    async fn publish_summary(&self) {
+        let mut session = self.scene.session.clone();
+        session.summary.get_or_insert_default();
+        let mut user = self.scene.user.clone();
+        user.summary = Some(json!({ "diffs": [] }));
+        self.run.publish(wire::event::session_updated(&session)).await;
+        self.run.publish(wire::event::session_diff(&session.id, &json!([]))).await;
+        self.run.publish(wire::event::message_updated(&Message::User(user))).await;
+    }
+
+    async fn put_message(&self) -> Result<(), EngineError> {
+        let message = Message::Assistant(self.message.clone());
+        self.run.commit(vec![Write::Put(message_record(&message), body(&message)?)]).await?;
+        self.run.publish_record(self.message.id.as_str(), wire::event::message_updated(&message)).await;
+        Ok(())
+    }
+
+    fn part(&self, kind: PartKind) -> Part {
+        Part {
+            id: self.part_ids.run_ids.part(),
+            session_id: self.scene.session.id.clone(),
+            message_id: self.message.id.clone(),
+            kind,
+        }
+    }
+
+    async fn put_part(&self, part: &Part) -> Result<(), EngineError> {
+        put_part(self.run, part).await
+    }
+
+    /// Calls the model and writes down what it says, until it ends, fails, or the step is stopped.
+    async fn call_model(&mut self, request: models::ChatRequest) -> Result<Answered, EngineError> {
+        let provider = if self.scene.model.demo { &self.engine().0.demo } else { &self.engine().0.provider }.clone();
+        let stop = self.stop.clone();
+        let stream = tokio::select! {
+            biased;
+            () = stop.token.cancelled() => return Ok(Answered::Stopped),
+            stream = provider.stream(request) => stream,
+        };
+        let mut stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => return Ok(Answered::Failed(error)),
+        };
+        let start = self.part(PartKind::StepStart(StepStartPart::default()));
+        self.put_part(&start).await?;
+        loop {
+            let event = tokio::select! {
+                biased;
+                () = stop.token.cancelled() => return Ok(Answered::Stopped),
+                event = stream.next() => event,
+            };
+            match event {
+                Some(Ok(ModelEvent::Finish { reason, usage })) => return Ok(Answered::Finished(reason, usage)),
+                Some(Ok(event)) => self.take(event).await?,
+                Some(Err(error)) => return Ok(Answered::Failed(error)),
+                None => return Ok(Answered::Finished(FinishReason::Unknown, Usage::default())),
+            }
+        }
+    }
+
+    async fn take(&mut self, event: ModelEvent) -> Result<(), EngineError> {
+        let now = self.engine().now_ms();
+        match event {
+            ModelEvent::TextStart => {
+                let text = TextPart { time: Some(Span::from(now)), ..TextPart::default() };
+                let part = self.part(PartKind::Text(text));
+                self.put_part(&part).await?;
+                self.text = Some(part);
+            }
+            ModelEvent::TextDelta(delta) => {
+                if let Some(part) = &mut self.text {
+                    let happened = wire::event::part_delta(part, &delta);
+                    if let PartKind::Text(text) = &mut part.kind {
+                        text.text.push_str(&delta);
+                    }
+                    self.run.publish(happened).await;
+                }
+            }
+            ModelEvent::TextEnd => self.close_text().await?,
+            ModelEvent::ReasoningStart => {
+                let reasoning = ReasoningPart { text: String::new(), time: Span::from(now), extra: wire::Extra::new() };
+                let part = self.part(PartKind::Reasoning(reasoning));
+                self.put_part(&part).await?;
+                self.reasoning = Some(part);
+            }
+            ModelEvent::ReasoningDelta(delta) => {
+                if let Some(part) = &mut self.reasoning {
+                    let happened = wire::event::part_delta(part, &delta);
+                    if let PartKind::Reasoning(reasoning) = &mut part.kind {
+                        reasoning.text.push_str(&delta);
+                    }
+                    self.run.publish(happened).await;
+                }
+            }
+            ModelEvent::ReasoningEnd => self.close_reasoning().await?,
+            ModelEvent::ToolCallStart { id, name, .. } => {
+                let part = self.part(call::pending(&self.engine().0.tools, &id, &name));
+                self.put_part(&part).await?;
+                self.calls.announce(id, part);
+            }
+            ModelEvent::ToolCallEnd { id, name, arguments, .. } => {
+                let part = self.calls.announced(&id);
+                let part = part.unwrap_or_else(|| self.part(call::pending(&self.engine().0.tools, &id, &name)));
+                call::start(self.run, &self.scene, &self.stop, &mut self.calls, part, &name, &arguments).await?;
+            }
+            ModelEvent::Finish { .. } => {}
+        }
+        Ok(())
+    }
+
+    async fn close_text(&mut self) -> Result<(), EngineError> {
+        let Some(mut part) = self.text.take() else { return Ok(()) };
+        if let PartKind::Text(TextPart { time: Some(time), .. }) = &mut part.kind {
+            time.end = Some(self.engine().now_ms());
+        }
+        self.put_part(&part).await
+    }
+
+    async fn close_reasoning(&mut self) -> Result<(), EngineError> {
+        let Some(mut part) = self.reasoning.take() else { return Ok(()) };
+        if let PartKind::Reasoning(reasoning) = &mut part.kind {
+            reasoning.time.end = Some(self.engine().now_ms());
+        }
+        self.put_part(&part).await
+    }
+
+    /// The model has said all; the step ends with the last of its tools.
+    async fn finish(&mut self, reason: FinishReason, usage: Usage) -> Result<Outcome, EngineError> {
+        self.close_reasoning().await?;
+        self.close_text().await?;
+        let stop = self.stop.clone();
+        let blocked = tokio::select! {
+            biased;
+            blocked = self.calls.wait() => blocked?,
+            () = stop.token.cancelled() => return self.stopped().await,
+        };
+        if let Some(error) = blocked.fatal {
+            return self.fail(error).await;
+        }
+        if self.stop.token.is_cancelled() {
+            return self.stopped().await;
+        }
+        let tokens = tokens(&usage);
+        let cost = cost(&self.scene.model, &tokens);
+        let finish = reason.as_str().to_owned();
+        let part = self.part(PartKind::StepFinish(StepFinishPart {
+            reason: finish.clone(),
+            snapshot: None,
+            cost,
+            tokens: tokens.clone(),
+            extra: wire::Extra::new(),
+        }));
+        self.message.finish = Some(finish);
+        self.message.cost += cost;
+        self.message.tokens = tokens.clone();
+        let finished = Message::Assistant(self.message.clone());
+        let filtered = (reason == FinishReason::ContentFilter).then(models::content_filter_error);
+        self.message.error = filtered.clone();
+        self.message.time.completed = Some(self.engine().now_ms());
+        let completed = Message::Assistant(self.message.clone());
+        // The message is last: its completion makes the step's end visible.
+        let record = Record::Part { message: self.message.id.clone(), id: part.id.clone() };
+        let writes = vec![Write::Put(record, body(&part)?), Write::Put(message_record(&completed), body(&completed)?)];
+        self.run.commit(writes).await?;
+        self.publish_part(&part).await;
+        let id = self.message.id.clone();
+        self.run.publish_record(id.as_str(), wire::event::message_updated(&finished)).await;
+        if let Some(error) = &filtered {
+            self.run.publish(wire::event::session_error(&self.scene.session.id, error)).await;
+        }
+        self.run.publish_record(id.as_str(), wire::event::message_updated(&completed)).await;
+        let goes_on = matches!(reason, FinishReason::ToolCalls | FinishReason::Unknown);
+        let ends = !goes_on || blocked.rejected || filtered.is_some();
+        Ok(self.outcome(cost, tokens, ends))
+    }
+
+    fn outcome(&self, cost: f64, tokens: Tokens, ends: bool) -> Outcome {
+        let id = self.message.id.clone();
+        let ends_with = ends.then(|| Settled {
+            answer: TicketAnswer::Message { id: id.to_string() },
+            user: Some(self.scene.user.id.clone()),
+            cost,
+            tokens: tokens.clone(),
+        });
+        Outcome { message: Some(id), cost, tokens, ends_with }
+    }
+
+    async fn publish_part(&self, part: &Part) {
+        self.run.publish_record(part.id.as_str(), wire::event::part_updated(part, self.engine().now_ms())).await;
+    }
+
+    /// The step failed for good: the turn ends with the error.
+    async fn fail(&mut self, error: MessageError) -> Result<Outcome, EngineError> {
+        self.calls.interrupt(self.run).await?;
+        let session = self.scene.session.id.clone();
+        self.run.publish(wire::event::session_error(&session, &error)).await;
+        for entry in [wire::event::session_status(&session, &SessionStatus::Idle), wire::event::session_idle(&session)]
+        {
+            self.run.publish(entry).await;
+        }
+        self.close_reasoning().await?;
+        self.close_text().await?;
+        self.message.error = Some(error);
+        self.message.time.completed = Some(self.engine().now_ms());
+        self.put_message().await?;
+        Ok(self.outcome(0.0, Tokens::default(), true))
+    }
+
+    /// Waits before the next attempt. False: the step was stopped.
+    async fn wait_to_retry(&mut self, attempt: u32, error: &ModelError) -> bool {
+        let delay = models::retry_delay(attempt, error, self.engine().0.ids.bits());
+        let message = error.to_message_error().data["message"].as_str().unwrap_or_default().to_owned();
+        let next = self.engine().now_ms() + delay.as_millis() as u64;
+        // What is written stays; the next attempt begins new parts in the same message.
+        self.text = None;
+        self.reasoning = None;
+        self.publish_status(&SessionStatus::Retry { attempt, message, next }).await;
+        tokio::select! {
+            () = tokio::time::sleep(delay) => true,
+            () = self.stop.token.cancelled() => false,
+        }
+    }
+
+    /// An abort while waiting for a retry completes the message without an error.
+    async fn stopped_while_waiting(&mut self) -> Result<Outcome, EngineError> {
+        if !matches!(self.stop.reason(), Some(StopReason::Aborted { .. })) {
+            return self.stopped().await;
+        }
+        self.calls.interrupt(self.run).await?;
+        self.message.time.completed = Some(self.engine().now_ms());
+        self.put_message().await?;
+        Ok(self.outcome(0.0, Tokens::default(), false))
+    }
+
+    /// The step was stopped: its records are closed as the reason demands.
+    async fn stopped(&mut self) -> Result<Outcome, EngineError> {
+        let session = self.scene.session.id.clone();
+        let error = match self.stop.reason() {
+            Some(StopReason::Aborted { .. }) => MessageError::aborted(),
+            Some(StopReason::Interrupted) => {
+                self.calls.settle_or_interrupt(self.run, Duration::from_millis(500)).await?;
+                self.close_reasoning().await?;
+                self.close_text().await?;
+                self.message.finish = Some("unknown".into());
+                self.message.time.completed = Some(self.engine().now_ms());
+                self.put_message().await?;
+                return Ok(self.outcome(0.0, Tokens::default(), false));
+            }
+            _ => {
+                self.calls.drop_all();
+                return Err(EngineError::Lost);
+            }
+        };
+        self.run.publish(wire::event::session_error(&session, &error)).await;
+        for entry in [wire::event::session_status(&session, &SessionStatus::Idle), wire::event::session_idle(&session)]
+        {
+            self.run.publish(entry).await;
+        }
+        self.close_reasoning().await?;
+        self.close_text().await?;
+        self.calls.settle_or_interrupt(self.run, Duration::from_millis(250)).await?;
+        self.message.error = Some(error);
+        self.message.time.completed = Some(self.engine().now_ms());
+        self.put_message().await?;
+        Ok(self.outcome(0.0, Tokens::default(), false))
+    }
+}
+
+/// Commits a part and publishes it.
+pub(crate) async fn put_part(run: &Run, part: &Part) -> Result<(), EngineError> {
+    let record = Record::Part { message: part.message_id.clone(), id: part.id.clone() };
+    run.commit(vec![Write::Put(record, body(part)?)]).await?;
+    let now = run.engine.now_ms();
+    run.publish_record(part.id.as_str(), wire::event::part_updated(part, now)).await;
+    Ok(())
+}
+
+/// OpenCode's count: input without the cached tokens, output without reasoning.
+fn tokens(usage: &Usage) -> Tokens {
+    Tokens {
+        total: Some(usage.total.unwrap_or(usage.input + usage.output)),
+        input: usage.input.saturating_sub(usage.cache_read + usage.cache_write),
+        output: usage.output.saturating_sub(usage.reasoning),
+        reasoning: usage.reasoning,
+        cache: CacheTokens { read: usage.cache_read, write: usage.cache_write },
+    }
+}
+
+/// Dollars; reasoning costs what output costs.
+fn cost(model: &Model, tokens: &Tokens) -> f64 {
+    let context = tokens.input + tokens.cache.read + tokens.cache.write;
+    let price = model.cost.over_200k.as_deref().filter(|_| context > 200_000).unwrap_or(&model.cost);
+    let sum = tokens.input as f64 * price.input
+        + (tokens.output + tokens.reasoning) as f64 * price.output
+        + tokens.cache.read as f64 * price.cache.read
+        + tokens.cache.write as f64 * price.cache.write;
+    // Summed in micro-dollars: what people read has no rounding noise.
+    (sum * 1e3).round() / 1e9
+}
+
+/// The model that small tasks of a session use.
+pub(crate) fn small_model(scene: &Scene) -> Option<Model> {
+    let own = ModelRef { provider_id: scene.model.provider_id.clone(), model_id: scene.model.id.clone() };
+    let small = scene.instance.small_model_for(&own);
+    scene.instance.model(&small.provider_id, &small.model_id).ok()
+}

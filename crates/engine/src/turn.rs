@@ -1,0 +1,231 @@
+//! The conversation as a run sees it, and what it has to do next.
+
+use crate::api::EngineError;
+use crate::commit::{Under, body};
+use crate::engine::blocking;
+use crate::run::{Run, Settled, message_record};
+use run_protocol::{Ticket, TicketAnswer};
+use serde_json::json;
+use storage::{Record, Write};
+use wire::ids::MessageId;
+use wire::message::{AssistantMessage, Message, MessageError, MessageWithParts, Tokens, UserMessage};
+use wire::part::{Part, PartKind, ToolState};
+use wire::session::Session;
+
+/// The messages that a run has loaded, oldest first.
+pub(crate) struct Transcript {
+    pub messages: Vec<MessageWithParts>,
+}
+
+/// What a run does next.
+pub(crate) enum Next {
+    /// Everything is answered.
+    Done {
+        /// What the callers get.
+        answer: Settled,
+    },
+    /// Answer this prompt with a model call.
+    Answer {
+        /// The prompt.
+        user: Box<UserMessage>,
+    },
+    /// Calls of this message have not begun: run them, then go on.
+    Resume {
+        /// The prompt.
+        user: Box<UserMessage>,
+        /// The message that holds them.
+        message: Box<AssistantMessage>,
+        /// The parts whose call has not begun.
+        calls: Vec<Part>,
+    },
+}
+
+impl Transcript {
+    /// Loads the conversation; prompts whose ticket is newer than `seen` are for the next load.
+    pub(crate) async fn load(run: &Run, seen: u64) -> Result<Self, EngineError> {
+        let (store, session) = (run.engine.tenant_store(&run.handle.key.tenant), run.handle.key.session.clone());
+        let messages = blocking(move || {
+            let mut messages = store.messages(&session, None, None)?.items;
+            let answered: std::collections::HashSet<MessageId> =
+                messages.iter().filter_map(|m| m.info.assistant()).map(|m| m.parent_id.clone()).collect();
+            let mut unseen = Vec::new();
+            for message in messages.iter().filter_map(|m| m.info.user()).filter(|m| !answered.contains(&m.id)) {
+                let ticket = Record::Ticket { session: session.clone(), message: message.id.clone() };
+                if let Some(ticket) = store.read(&ticket)?
+                    && serde_json::from_slice::<Ticket>(&ticket).is_ok_and(|ticket| ticket.k > seen)
+                {
+                    unseen.push(message.id.clone());
+                }
+            }
+            messages.retain(|message| !unseen.contains(message.info.id()));
+            Ok(messages)
+        });
+        Ok(Self { messages: messages.await? })
+    }
+
+    /// The newest prompt.
+    pub(crate) fn newest_user(&self) -> Option<&UserMessage> {
+        self.messages.iter().rev().find_map(|message| message.info.user())
+    }
+
+    /// The parts of the newest prompt.
+    pub(crate) fn newest_user_parts(&self) -> &[Part] {
+        let newest = self.messages.iter().rev().find(|message| message.info.user().is_some());
+        newest.map_or(&[], |message| &message.parts)
+    }
+
+    /// True where a former runner left a message open.
+    pub(crate) fn has_dangling(&self) -> bool {
+        let open = |message: &AssistantMessage| message.time.completed.is_none();
+        self.messages.iter().filter_map(|message| message.info.assistant()).any(open)
+    }
+
+    fn newest_assistant(&self) -> Option<(&AssistantMessage, &[Part])> {
+        self.messages.iter().rev().find_map(|message| Some((message.info.assistant()?, message.parts.as_slice())))
+    }
+
+    /// OpenCode's rule: done when the newest answer has a finish that asks for no more, all its calls are answered, and
+    /// it answers the newest prompt.
+    pub(crate) fn next(&self) -> Next {
+        let Some(user) = self.newest_user() else { return Next::Done { answer: self.settled(TicketAnswer::Dropped) } };
+        if let Some((answer, parts)) = self.newest_assistant() {
+            let waiting: Vec<Part> = parts.iter().filter(|part| is_waiting(part)).cloned().collect();
+            if answer.time.completed.is_none() && !waiting.is_empty() {
+                let asked = self.messages.iter().filter_map(|m| m.info.user()).find(|m| m.id == answer.parent_id);
+                let user = Box::new(asked.unwrap_or(user).clone());
+                return Next::Resume { user, message: Box::new(answer.clone()), calls: waiting };
+            }
+            let finished = answer.finish.as_deref().is_some_and(|finish| finish != "tool-calls" && finish != "unknown");
+            if answer.parent_id == user.id && (finished || answer.error.is_some()) {
+                let answer = TicketAnswer::Message { id: answer.id.to_string() };
+                return Next::Done { answer: self.settled(answer) };
+            }
+        }
+        Next::Answer { user: Box::new(user.clone()) }
+    }
+
+    fn settled(&self, answer: TicketAnswer) -> Settled {
+        Settled { answer, user: self.newest_user().map(|user| user.id.clone()), cost: 0.0, tokens: Tokens::default() }
+    }
+
+    /// The answer that the former runner left open, if there is one, without content: it is used again.
+    pub(crate) fn empty_dangling(&self, user: &UserMessage) -> Option<AssistantMessage> {
+        let last = self.messages.last()?;
+        let answer = last.info.assistant()?;
+        let is_empty = last.parts.is_empty() && answer.time.completed.is_none() && answer.parent_id == user.id;
+        is_empty.then(|| answer.clone())
+    }
+
+    /// Closes what a former runner left open: text is kept as far as it was published, calls that had begun are recorded
+    /// as interrupted and never run again, calls that had not are left to be run (without `error`) or closed (with it).
+    ///
+    /// Returns the newest assistant message after it.
+    pub(crate) async fn close_dangling(
+        &self,
+        run: &Run,
+        error: Option<MessageError>,
+    ) -> Result<Option<MessageId>, EngineError> {
+        let now = run.engine.now_ms();
+        let newest = self.newest_assistant().map(|(message, _)| message.id.clone());
+        for open in &self.messages {
+            let Some(message) = open.info.assistant().filter(|message| message.time.completed.is_none()) else {
+                continue;
+            };
+            let feed = run.engine.feed(&run.handle.key.tenant).await?;
+            let mut parts = open.parts.clone();
+            let mut left_to_run = false;
+            for part in &mut parts {
+                if error.is_none() && is_waiting(part) {
+                    left_to_run = true;
+                    continue;
+                }
+                if let PartKind::Text(text) = &mut part.kind
+                    && text.time.as_ref().is_some_and(|time| time.end.is_none())
+                {
+                    text.text = feed.open_text(&part.id).unwrap_or_default();
+                }
+                close_part(&mut part.kind, now);
+            }
+            let mut writes = Vec::new();
+            for part in &parts {
+                writes.push(Write::Put(Record::Part { message: message.id.clone(), id: part.id.clone() }, body(part)?));
+            }
+            let mut message = message.clone();
+            if !left_to_run && (error.is_some() || !parts.is_empty()) {
+                message.time.completed = Some(now);
+                message.error = error.clone();
+                if error.is_none() {
+                    message.finish = Some("unknown".into());
+                }
+            }
+            let message = Message::Assistant(message);
+            writes.push(Write::Put(message_record(&message), body(&message)?));
+            run.commit(writes).await?;
+            for part in &parts {
+                run.publish_record(part.id.as_str(), wire::event::part_updated(part, now)).await;
+            }
+            run.publish_record(message.id().as_str(), wire::event::message_updated(&message)).await;
+        }
+        Ok(newest)
+    }
+}
+
+/// A call that was accepted and had no effect yet.
+fn is_waiting(part: &Part) -> bool {
+    matches!(part.tool().map(|tool| &tool.state), Some(ToolState::Running { begun: None | Some(false), .. }))
+}
+
+fn close_part(kind: &mut PartKind, now: u64) {
+    match kind {
+        PartKind::Text(text) => {
+            if let Some(time) = &mut text.time {
+                time.end.get_or_insert(now);
+            }
+        }
+        PartKind::Reasoning(reasoning) => {
+            reasoning.time.end.get_or_insert(now);
+        }
+        PartKind::Tool(tool) => interrupt(&mut tool.state, now),
+        _ => {}
+    }
+}
+
+/// Records a call without outcome as interrupted.
+pub(crate) fn interrupt(state: &mut ToolState, now: u64) {
+    let (input, start, metadata) = match state {
+        ToolState::Pending { input, .. } => (input.take(), now, None),
+        ToolState::Running { input, time, metadata, .. } => (input.take(), time.start, metadata.take()),
+        ToolState::Completed { .. } | ToolState::Error { .. } => return,
+    };
+    let mut metadata = metadata.unwrap_or_else(|| json!({}));
+    metadata["interrupted"] = json!(true);
+    *state = ToolState::Error {
+        input,
+        error: "Tool execution aborted".into(),
+        metadata: Some(metadata),
+        time: wire::part::Span { start, end: Some(now), compacted: None },
+    };
+}
+
+/// Adds a step's cost and tokens to its session's.
+pub(crate) fn add_up(session: &mut Session, cost: f64, tokens: &Tokens, now: u64) {
+    session.cost += cost;
+    session.tokens.input += tokens.input;
+    session.tokens.output += tokens.output;
+    session.tokens.reasoning += tokens.reasoning;
+    session.tokens.cache.read += tokens.cache.read;
+    session.tokens.cache.write += tokens.cache.write;
+    session.time.updated = session.time.updated.max(now);
+}
+
+/// The prompt with the summary of its turn; none if it is gone.
+pub(crate) fn summarized(at: &Under<'_>, id: &MessageId) -> Result<Option<Message>, EngineError> {
+    let record = Record::Message { session: at.id.clone(), id: id.clone() };
+    let Some(stored) = at.store.read(&record)? else { return Ok(None) };
+    let mut message: Message =
+        serde_json::from_slice(&stored).map_err(|error| EngineError::Store(error.to_string()))?;
+    if let Message::User(user) = &mut message {
+        user.summary = Some(json!({ "diffs": [] }));
+    }
+    Ok(Some(message))
+}
