@@ -27,6 +27,7 @@ impl Nginx {
     pub async fn start(replica_ports: impl IntoIterator<Item = u16>) -> Self {
         let template = repository().join("deploy/nginx.conf");
         let template = std::fs::read_to_string(&template).expect("deploy/nginx.conf can be read");
+        // On one line, as the file's comment names the placeholder, too.
         let servers: Vec<String> =
             replica_ports.into_iter().map(|port| format!("server 127.0.0.1:{port} max_fails=0;")).collect();
         // The port may be taken between its choice and its use: a few are tried.
@@ -35,7 +36,7 @@ impl Nginx {
             let prefix = tempfile::tempdir().expect("a temporary directory");
             let text = template
                 .replace("${FLOTILLA_LISTEN}", &format!("127.0.0.1:{port}"))
-                .replace("${FLOTILLA_SERVERS}", &servers.join("\n        "));
+                .replace("${FLOTILLA_SERVERS}", &servers.join(" "));
             std::fs::write(prefix.path().join("nginx.conf"), text).expect("the configuration can be written");
             let mut process = launch(port, &prefix);
             if accepts(port, &mut process).await {

@@ -99,11 +99,12 @@ async fn answers(port: u16, process: &mut Process) -> bool {
 }
 
 fn command(port: u16, args: &[&str]) -> Option<String> {
-    let output = Command::new("redis-cli")
-        .args(["-h", "127.0.0.1", "-p", &port.to_string(), "-t", "2"])
+    // A paused server would keep redis-cli waiting for ever.
+    let output = Command::new("timeout")
+        .args(["5", "redis-cli", "-h", "127.0.0.1", "-p", &port.to_string()])
         .args(args)
         .stderr(Stdio::null())
         .output()
-        .expect("redis-cli is installed");
+        .expect("timeout and redis-cli are installed");
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_string())
 }
