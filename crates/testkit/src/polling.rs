@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 /// How long [`eventually`] lets pass between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
+/// The bound of waits that have no reason for another: far more than anything takes, so that only a failure meets it.
+pub const BOUND: Duration = Duration::from_secs(30);
+
 /// Calls `look` until it returns a value, and returns that.
 ///
 /// # Panics

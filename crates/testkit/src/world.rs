@@ -211,6 +211,11 @@ impl World {
         processes_in(self.work.path()).into_iter().filter(|(id, _)| !replicas.contains(id)).collect()
     }
 
+    /// The work tree as text.
+    pub fn directory_text(&self) -> String {
+        self.work.path().to_string_lossy().into_owned()
+    }
+
     /// Creates a session with a title (so that none is asked for) and returns its id.
     pub async fn session(&self) -> String {
         self.client.titled_session().await
