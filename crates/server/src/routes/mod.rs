@@ -1,0 +1,288 @@
+//! The table of routes.
+
+mod config;
+mod event;
+mod instance;
+mod log;
+mod message;
+mod permission;
+mod project;
+mod prompt;
+mod question;
+mod session;
+
+use crate::Shared;
+use crate::errors::Error;
+use crate::openapi::{Answer, Field, Route, boolean, by_name, document, many, object, objects, one};
+use crate::{health, metrics};
+use axum::Router;
+use axum::handler::Handler;
+use axum::response::IntoResponse;
+use axum::routing::{self, MethodRouter};
+use bytes::Bytes;
+use http::{Method, Uri, header};
+use utoipa::openapi::path::HttpMethod;
+use utoipa::openapi::schema::Type;
+use wire::message::MessageWithParts;
+use wire::permission::PermissionRequest;
+use wire::question::QuestionRequest;
+use wire::session::{Session, SessionStatus, Todo};
+
+/// The query parameters of what depends on a directory.
+const SCOPE: &[&str] = &["directory"];
+const PROMPT: &[Field] = &[
+    ("parts", Type::Array, true),
+    ("messageID", Type::String, false),
+    ("agent", Type::String, false),
+    ("model", Type::Object, false),
+    ("variant", Type::String, false),
+    ("system", Type::String, false),
+    ("tools", Type::Object, false),
+    ("noReply", Type::Boolean, false),
+];
+
+impl Route {
+    fn new(
+        method: HttpMethod,
+        path: &'static str,
+        operation: &'static str,
+        summary: &'static str,
+        answer: Answer,
+        handler: MethodRouter<Shared>,
+    ) -> Self {
+        Self { method, path, operation, summary, query: &[], body: &[], answer, handler }
+    }
+
+    fn query(self, query: &'static [&'static str]) -> Self {
+        Self { query, ..self }
+    }
+
+    fn body(self, body: &'static [Field]) -> Self {
+        Self { body, ..self }
+    }
+}
+
+type Schema = fn(&mut crate::openapi::Named) -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema>;
+
+fn get<T: 'static>(
+    path: &'static str,
+    operation: &'static str,
+    summary: &'static str,
+    answer: Schema,
+    handler: impl Handler<T, Shared>,
+) -> Route {
+    Route::new(HttpMethod::Get, path, operation, summary, Answer::Json(answer), routing::get(handler))
+}
+
+fn post<T: 'static>(
+    path: &'static str,
+    operation: &'static str,
+    summary: &'static str,
+    answer: Schema,
+    handler: impl Handler<T, Shared>,
+) -> Route {
+    Route::new(HttpMethod::Post, path, operation, summary, Answer::Json(answer), routing::post(handler))
+}
+
+/// All that clients may call. What isn't here isn't there.
+pub(crate) fn table() -> Vec<Route> {
+    vec![
+        get("/session", "session.list", "List sessions", many::<Session>, session::list).query(&[
+            "directory",
+            "scope",
+            "path",
+            "roots",
+            "start",
+            "search",
+            "limit",
+        ]),
+        post("/session", "session.create", "Create session", one::<Session>, session::create).query(SCOPE).body(&[
+            ("parentID", Type::String, false),
+            ("title", Type::String, false),
+            ("agent", Type::String, false),
+            ("model", Type::Object, false),
+            ("permission", Type::Array, false),
+            ("metadata", Type::Object, false),
+        ]),
+        get("/session/status", "session.status", "Get session status", by_name::<SessionStatus>, session::status)
+            .query(SCOPE),
+        get("/session/{sessionID}", "session.get", "Get session", one::<Session>, session::get),
+        Route::new(
+            HttpMethod::Patch,
+            "/session/{sessionID}",
+            "session.update",
+            "Update session",
+            Answer::Json(one::<Session>),
+            routing::patch(session::update),
+        )
+        .body(&[
+            ("title", Type::String, false),
+            ("metadata", Type::Object, false),
+            ("permission", Type::Array, false),
+            ("time", Type::Object, false),
+        ]),
+        Route::new(
+            HttpMethod::Delete,
+            "/session/{sessionID}",
+            "session.delete",
+            "Delete session",
+            Answer::Json(boolean),
+            routing::delete(session::delete),
+        ),
+        get(
+            "/session/{sessionID}/children",
+            "session.children",
+            "Get session children",
+            many::<Session>,
+            session::children,
+        ),
+        get("/session/{sessionID}/todo", "session.todo", "Get session todos", many::<Todo>, session::todo),
+        get("/session/{sessionID}/diff", "session.diff", "Get message diff", objects, session::diff)
+            .query(&["messageID"]),
+        post("/session/{sessionID}/abort", "session.abort", "Abort session", boolean, session::abort),
+        get(
+            "/session/{sessionID}/message",
+            "session.messages",
+            "Get session messages",
+            many::<MessageWithParts>,
+            message::list,
+        )
+        .query(&["limit", "before"]),
+        post("/session/{sessionID}/message", "session.prompt", "Send message", one::<MessageWithParts>, prompt::send)
+            .body(PROMPT),
+        get(
+            "/session/{sessionID}/message/{messageID}",
+            "session.message",
+            "Get message",
+            one::<MessageWithParts>,
+            message::get,
+        ),
+        Route::new(
+            HttpMethod::Post,
+            "/session/{sessionID}/prompt_async",
+            "session.prompt_async",
+            "Send async message",
+            Answer::Nothing,
+            routing::post(prompt::send_async),
+        )
+        .body(PROMPT),
+        get("/permission", "permission.list", "List pending permissions", many::<PermissionRequest>, permission::list)
+            .query(SCOPE),
+        post(
+            "/permission/{requestID}/reply",
+            "permission.reply",
+            "Respond to permission request",
+            boolean,
+            permission::reply,
+        )
+        .body(&[("reply", Type::String, true), ("message", Type::String, false)]),
+        post(
+            "/session/{sessionID}/permissions/{permissionID}",
+            "permission.respond",
+            "Respond to permission",
+            boolean,
+            permission::respond,
+        )
+        .body(&[("response", Type::String, true)]),
+        get("/question", "question.list", "List pending questions", many::<QuestionRequest>, question::list)
+            .query(SCOPE),
+        post("/question/{requestID}/reply", "question.reply", "Reply to question request", boolean, question::reply)
+            .body(&[("answers", Type::Array, true)]),
+        post("/question/{requestID}/reject", "question.reject", "Reject question request", boolean, question::reject),
+        Route::new(
+            HttpMethod::Get,
+            "/event",
+            "event.subscribe",
+            "Subscribe to events",
+            Answer::Events,
+            routing::get(event::of_directory),
+        )
+        .query(SCOPE),
+        Route::new(
+            HttpMethod::Get,
+            "/global/event",
+            "global.event",
+            "Get global events",
+            Answer::Events,
+            routing::get(event::of_all),
+        ),
+        get("/global/health", "global.health", "Get health", object, instance::health),
+        get("/global/config", "global.config.get", "Get global configuration", object, config::global),
+        get("/config", "config.get", "Get configuration", object, config::get).query(SCOPE),
+        get("/config/providers", "config.providers", "List config providers", object, config::providers).query(SCOPE),
+        get("/provider", "provider.list", "List providers", object, config::all_providers).query(SCOPE),
+        get("/provider/auth", "provider.auth", "Get provider auth methods", object, instance::nothing),
+        get("/agent", "app.agents", "List agents", objects, config::agents).query(SCOPE),
+        get("/command", "command.list", "List commands", objects, config::commands).query(SCOPE),
+        get("/skill", "app.skills", "List skills", objects, instance::none),
+        get("/path", "path.get", "Get paths", object, instance::path).query(SCOPE),
+        get("/vcs", "vcs.get", "Get VCS info", object, instance::vcs).query(SCOPE),
+        get("/project", "project.list", "List all projects", objects, project::list).query(SCOPE),
+        get("/project/current", "project.current", "Get current project", object, project::current).query(SCOPE),
+        get(
+            "/project/{projectID}/directories",
+            "project.directories",
+            "List project directories",
+            objects,
+            project::directories,
+        )
+        .query(SCOPE),
+        get("/lsp", "lsp.status", "Get LSP status", objects, instance::none),
+        get("/formatter", "formatter.status", "Get formatter status", objects, instance::none),
+        get("/mcp", "mcp.status", "Get MCP status", object, instance::nothing),
+        get(
+            "/experimental/capabilities",
+            "experimental.capabilities.get",
+            "Get experimental capabilities",
+            object,
+            instance::capabilities,
+        ),
+        get(
+            "/experimental/console",
+            "experimental.console.get",
+            "Get active Console provider metadata",
+            object,
+            instance::console,
+        ),
+        get("/experimental/resource", "experimental.resource.list", "Get MCP resources", object, instance::nothing),
+        get("/experimental/workspace", "experimental.workspace.list", "List workspaces", objects, instance::none),
+        get(
+            "/experimental/workspace/status",
+            "experimental.workspace.status",
+            "Workspace status",
+            objects,
+            instance::none,
+        ),
+        post("/log", "app.log", "Write log", boolean, log::write).body(&[
+            ("service", Type::String, true),
+            ("level", Type::String, true),
+            ("message", Type::String, true),
+            ("extra", Type::Object, false),
+        ]),
+    ]
+}
+
+/// The routes of the table, the document that is made from it, and what machines ask.
+pub(crate) fn router() -> Router<Shared> {
+    let table = table();
+    let document = Bytes::from(document(&table).to_json().unwrap_or_default());
+    let mut router = Router::new()
+        .route(
+            "/doc",
+            routing::get(move || {
+                let document = document.clone();
+                async move { ([(header::CONTENT_TYPE, "application/json")], document).into_response() }
+            }),
+        )
+        .route("/livez", routing::get(health::live))
+        .route("/readyz", routing::get(health::ready))
+        .route("/metrics", routing::get(metrics::show));
+    for route in table {
+        router = router.route(route.path, route.handler);
+    }
+    router
+        .fallback(|uri: Uri| async move { Error::NoRoute(uri.path().chars().take(200).collect()) })
+        .method_not_allowed_fallback(|method: Method| async move {
+            Error::NoMethod(method.as_str().chars().take(32).collect())
+        })
+}

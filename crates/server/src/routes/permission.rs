@@ -1,0 +1,46 @@
+//! Permissions that runs wait for.
+
+use crate::Shared;
+use crate::decode::Node;
+use crate::errors::Error;
+use crate::extract::{Id, Payload, Scoped};
+use axum::Json;
+use axum::extract::State;
+use wire::ids::{PermissionId, SessionId};
+use wire::permission::{PermissionRequest, Reply};
+
+const REPLIES: [(&str, Reply); 3] = [("once", Reply::Once), ("always", Reply::Always), ("reject", Reply::Reject)];
+
+pub(crate) async fn list(
+    State(server): State<Shared>,
+    Scoped(scope): Scoped,
+) -> Result<Json<Vec<PermissionRequest>>, Error> {
+    Ok(Json(server.app.engine.permissions(&scope).await?))
+}
+
+pub(crate) async fn reply(
+    State(server): State<Shared>,
+    Id(id): Id<PermissionId>,
+    Payload(body): Payload,
+) -> Result<Json<bool>, Error> {
+    let body = Node::root(body.as_ref());
+    body.object()?;
+    let reply = body.field("reply").word(&REPLIES)?;
+    let message = body.field("message").maybe_string()?;
+    server.app.engine.reply_permission(&server.app.tenant, &id, reply, message).await?;
+    Ok(Json(true))
+}
+
+/// The older form; the session in the address may be any.
+pub(crate) async fn respond(
+    State(server): State<Shared>,
+    Id(_): Id<SessionId>,
+    Id(id): Id<PermissionId>,
+    Payload(body): Payload,
+) -> Result<Json<bool>, Error> {
+    let body = Node::root(body.as_ref());
+    body.object()?;
+    let reply = body.field("response").word(&REPLIES)?;
+    server.app.engine.reply_permission(&server.app.tenant, &id, reply, None).await?;
+    Ok(Json(true))
+}

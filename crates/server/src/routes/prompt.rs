@@ -1,0 +1,285 @@
+//! Prompts.
+
+use crate::Shared;
+use crate::decode::Node;
+use crate::errors::Error;
+use crate::extract::{Id, Payload};
+use crate::limits::Uncompressed;
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use engine::{Accepted, Prompt};
+use http::StatusCode;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::fmt::Write;
+use std::future::Future;
+use wire::ids::{PartId, SessionId};
+use wire::message::UserModel;
+use wire::part::PartKind;
+
+/// The types of parts that a prompt may have, as an error names them.
+const PART_TYPES: &str = "{ readonly \"type\": \"text\", ... } | { readonly \"type\": \"file\", ... } | \
+    { readonly \"type\": \"agent\", ... } | { readonly \"type\": \"subtask\", ... }";
+
+/// Stores a prompt and answers with the message that answers it.
+pub(crate) async fn send(
+    State(server): State<Shared>,
+    Id(id): Id<SessionId>,
+    Payload(body): Payload,
+) -> Result<Response, Error> {
+    let prompt = decode(body, server.app.limits.parts)?;
+    let message = shielded(async move {
+        let engine = &server.app.engine;
+        match engine.prompt(&server.app.tenant, &id, prompt).await? {
+            Accepted::Stored(message) => Ok(*message),
+            Accepted::Ticket(ticket) => Ok(engine.wait(&ticket).await?),
+        }
+    })
+    .await?;
+    let mut response = Json(message).into_response();
+    response.extensions_mut().insert(Uncompressed);
+    Ok(response)
+}
+
+/// Stores a prompt; who wants the answer follows the events.
+pub(crate) async fn send_async(
+    State(server): State<Shared>,
+    Id(id): Id<SessionId>,
+    Payload(body): Payload,
+) -> Result<StatusCode, Error> {
+    let prompt = decode(body, server.app.limits.parts)?;
+    shielded(async move { Ok(server.app.engine.prompt(&server.app.tenant, &id, prompt).await?) }).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Goes on though the client goes away.
+async fn shielded<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    use tracing::Instrument;
+    match tokio::spawn(work.in_current_span()).await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(Error::Internal(format!("a prompt's task broke: {error}"))),
+    }
+}
+
+fn decode(body: Option<Value>, most_parts: usize) -> Result<Prompt, Error> {
+    let body_hash = body.as_ref().map(hash).unwrap_or_default();
+    let root = Node::root(body.as_ref());
+    root.object()?;
+    let parts = root.field("parts");
+    let count = parts.raw().and_then(Value::as_array).map_or(0, Vec::len);
+    if count > most_parts {
+        return Err(parts.error(format!("Expected at most {most_parts} parts, got {count}")));
+    }
+    let parts = parts.elements()?.map(|node| part(&node)).collect::<Result<_, Error>>()?;
+    let format = root.field("format");
+    if format.is_some() {
+        return Err(format.error("Structured output is not served yet"));
+    }
+    Ok(Prompt {
+        message_id: root.field("messageID").maybe_id()?,
+        agent: root.field("agent").maybe_string()?,
+        model: model(&root)?,
+        no_reply: root.field("noReply").maybe_bool()?.unwrap_or_default(),
+        system: root.field("system").maybe_string()?,
+        tools: tools(&root.field("tools"))?,
+        parts,
+        body_hash,
+    })
+}
+
+fn model(root: &Node<'_>) -> Result<Option<UserModel>, Error> {
+    let variant = root.field("variant").maybe_string()?;
+    let model = root.field("model");
+    if model.maybe_object()?.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(UserModel {
+        provider_id: model.field("providerID").text()?.to_owned(),
+        model_id: model.field("modelID").text()?.to_owned(),
+        variant,
+    }))
+}
+
+fn tools(tools: &Node<'_>) -> Result<Option<Map<String, Value>>, Error> {
+    let Some(switches) = tools.maybe_object()? else { return Ok(None) };
+    for (name, switch) in switches {
+        if !switch.is_boolean() {
+            return Err(tools.field(name).wrong("boolean"));
+        }
+    }
+    Ok(Some(switches.clone()))
+}
+
+/// One part: its known fields and no others.
+fn part(part: &Node<'_>) -> Result<(Option<PartId>, PartKind), Error> {
+    let kind = part.field("type").raw().and_then(Value::as_str).unwrap_or_default();
+    let mut known = Map::new();
+    known.insert("type".into(), json!(kind));
+    let mut keep = |name: &str| {
+        if let Some(value) = part.field(name).raw().filter(|value| !value.is_null()) {
+            known.insert(name.to_owned(), value.clone());
+        }
+    };
+    match kind {
+        "text" => {
+            part.field("text").text()?;
+            part.field("synthetic").maybe_bool()?;
+            part.field("ignored").maybe_bool()?;
+            part.field("metadata").maybe_object()?;
+            ["text", "synthetic", "ignored", "time", "metadata"].into_iter().for_each(&mut keep);
+        }
+        "file" => {
+            part.field("mime").text()?;
+            part.field("url").text()?;
+            part.field("filename").maybe_text()?;
+            part.field("source").maybe_object()?;
+            ["mime", "url", "filename", "source"].into_iter().for_each(&mut keep);
+        }
+        "agent" => {
+            part.field("name").text()?;
+            part.field("source").maybe_object()?;
+            ["name", "source"].into_iter().for_each(&mut keep);
+        }
+        "subtask" => return Err(part.error("Parts of type \"subtask\" are not served yet")),
+        _ => return Err(part.wrong(PART_TYPES)),
+    }
+    let id = part.field("id").maybe_id()?;
+    let known = Value::Object(known);
+    match Node::root(Some(&known)).typed("a part") {
+        Ok(PartKind::Other(_)) if kind != "agent" => Err(part.error(format!("Expected a part of type \"{kind}\""))),
+        Ok(kind) => Ok((id, kind)),
+        Err(_) => Err(part.error(format!("Expected a part of type \"{kind}\""))),
+    }
+}
+
+/// Says what was asked, whatever order the fields came in. The message's id stands for it and is no part of it.
+fn hash(body: &Value) -> String {
+    let mut hash = Sha256::new();
+    match body {
+        Value::Object(fields) => hash_fields(&mut hash, fields, Some("messageID")),
+        other => hash_value(&mut hash, other),
+    }
+    hash.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn hash_value(hash: &mut Sha256, value: &Value) {
+    match value {
+        Value::Object(fields) => hash_fields(hash, fields, None),
+        Value::Array(values) => {
+            hash.update("[");
+            for value in values {
+                hash_value(hash, value);
+                hash.update(",");
+            }
+            hash.update("]");
+        }
+        scalar => hash.update(scalar.to_string()),
+    }
+}
+
+fn hash_fields(hash: &mut Sha256, fields: &Map<String, Value>, without: Option<&str>) {
+    let mut names: Vec<&String> = fields.keys().filter(|name| Some(name.as_str()) != without).collect();
+    names.sort();
+    hash.update("{");
+    for name in names {
+        hash.update(json!(name).to_string());
+        hash.update(":");
+        hash_value(hash, &fields[name]);
+        hash.update(",");
+    }
+    hash.update("}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(body: Value) -> String {
+        match decode(Some(body), 1000).unwrap_err() {
+            Error::Invalid { message, .. } => message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn bad_prompts_are_refused_as_recorded() {
+        assert_eq!(refused(json!({})), "Missing key\n  at [\"parts\"]");
+        assert_eq!(
+            refused(json!({ "parts": [{ "type": "bogus" }] })),
+            "Expected { readonly \"type\": \"text\", ... } | { readonly \"type\": \"file\", ... } | { readonly \"type\": \"agent\", ... } | { readonly \"type\": \"subtask\", ... }, got {\"type\":\"bogus\"}\n  at [\"parts\"][0]"
+        );
+        assert_eq!(refused(json!({ "parts": [{ "type": "text" }] })), "Missing key\n  at [\"parts\"][0][\"text\"]");
+        assert_eq!(
+            refused(json!({ "parts": [{ "type": "text", "text": "x" }], "messageID": "bad" })),
+            "Expected a string starting with \"msg\", got \"bad\"\n  at [\"messageID\"]"
+        );
+        assert_eq!(
+            refused(json!({ "parts": [], "model": "fake/m" })),
+            "Expected object | null, got \"fake/m\"\n  at [\"model\"]"
+        );
+        assert_eq!(
+            refused(json!({ "parts": [], "tools": { "bash": 1 } })),
+            "Expected boolean, got 1\n  at [\"tools\"][\"bash\"]"
+        );
+        match decode(None, 1000).unwrap_err() {
+            Error::Invalid { message, .. } => assert_eq!(message, "Expected object, got undefined"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_prompt_is_taken_with_what_is_known_of_it() {
+        let prompt = decode(
+            Some(json!({
+                "messageID": "msg_own", "agent": "plan", "variant": "high", "noReply": true, "system": "s", "extra": 1,
+                "model": { "providerID": "p", "modelID": "m" }, "tools": { "bash": false },
+                "parts": [
+                    { "id": "prt_own", "type": "text", "text": "x", "sessionID": "ses_other", "later": 1 },
+                    { "type": "file", "mime": "text/plain", "url": "data:,x", "filename": null },
+                    { "type": "agent", "name": "general" },
+                ],
+            })),
+            1000,
+        )
+        .unwrap();
+        assert_eq!(prompt.message_id.unwrap().as_str(), "msg_own");
+        assert_eq!(prompt.model.unwrap().variant.as_deref(), Some("high"));
+        assert!(prompt.no_reply);
+        let (id, first) = &prompt.parts[0];
+        assert_eq!(id.as_ref().unwrap().as_str(), "prt_own");
+        assert_eq!(serde_json::to_value(first).unwrap(), json!({ "type": "text", "text": "x" }));
+        assert!(matches!(prompt.parts[1].1, PartKind::File(_)));
+        assert_eq!(serde_json::to_value(&prompt.parts[2].1).unwrap(), json!({ "type": "agent", "name": "general" }));
+    }
+
+    #[test]
+    fn a_thousand_parts_are_enough() {
+        let parts = |count: usize| json!({ "parts": vec![json!({ "type": "text", "text": "x" }); count] });
+        assert_eq!(decode(Some(parts(1000)), 1000).unwrap().parts.len(), 1000);
+        assert_eq!(refused(parts(1001)), "Expected at most 1000 parts, got 1001\n  at [\"parts\"]");
+    }
+
+    #[test]
+    fn what_is_not_served_yet_is_said() {
+        assert!(refused(json!({ "parts": [{ "type": "subtask" }] })).contains("not served yet"));
+        assert!(refused(json!({ "parts": [], "format": { "type": "json_schema" } })).contains("not served yet"));
+    }
+
+    #[test]
+    fn the_hash_is_of_what_was_asked() {
+        let one = json!({ "messageID": "msg_a", "parts": [{ "type": "text", "text": "x" }], "agent": "a" });
+        let same = json!({ "agent": "a", "parts": [{ "text": "x", "type": "text" }], "messageID": "msg_b" });
+        let other = json!({ "messageID": "msg_a", "parts": [{ "type": "text", "text": "y" }], "agent": "a" });
+        assert_eq!(hash(&one), hash(&same));
+        assert_ne!(hash(&one), hash(&other));
+        assert_eq!(hash(&one).len(), 64);
+        assert_ne!(hash(&json!([["a"], "b"])), hash(&json!(["a", ["b"]])));
+    }
+}
