@@ -17,7 +17,7 @@ use rustix::process::{
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
@@ -35,8 +35,8 @@ const KILL_PAUSE: Duration = Duration::from_millis(2);
 ///
 /// Call it before anything else in `main`: it must be the only thread.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let started = Settings::parse(args)
-        .and_then(|settings| Supervisor::start(&settings).map_err(|error| error.to_string()));
+    let started =
+        Settings::parse(args).and_then(|settings| Supervisor::start(&settings).map_err(|error| error.to_string()));
     match started {
         Ok(supervisor) => {
             supervisor.run();
@@ -123,13 +123,13 @@ impl Supervisor {
         if let Some(bytes) = settings.file_bytes {
             limit(Resource::Fsize, bytes)?;
         }
-        let output = rustix::io::dup(rustix::stdio::stdout())?;
+        let output = io::stdout().as_fd().try_clone_to_owned()?;
         let nothing = fs::File::open("/dev/null")?;
         let child = Command::new(&settings.program)
             .args(&settings.args)
             .process_group(0)
             .stdin(Stdio::null())
-            .stdout(rustix::io::dup(&output)?)
+            .stdout(output.try_clone()?)
             .stderr(output)
             .spawn()
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", settings.program.display())))?;

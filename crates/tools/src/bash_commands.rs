@@ -12,7 +12,13 @@ pub(crate) struct SimpleCommand {
     pub(crate) words: Vec<String>,
 }
 
-/// A text that cannot be split this fast is refused.
+/// A text with more commands than this is refused.
+const MAX_COMMANDS: usize = 1000;
+
+/// A text that is nested deeper than this is refused: what is inside is part of each command around it.
+const MAX_DEPTH: u32 = 200;
+
+/// A text that cannot be parsed this fast is refused.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Commands whose arguments are paths.
@@ -89,7 +95,7 @@ const ARITY: [(&str, usize); 64] = [
 /// All simple commands in a shell text, also those in substitutions, conditions and functions.
 ///
 /// A text that the grammar does not wholly understand stands as a command of its own behind those seen in it.
-/// `None` if the text took too long to be looked through.
+/// `None` if there is too much of it to be looked through.
 pub(crate) fn commands(text: &str) -> Option<Vec<SimpleCommand>> {
     let mut parser = Parser::new();
     parser.set_language(&tree_sitter_bash::LANGUAGE.into()).ok()?;
@@ -102,6 +108,9 @@ pub(crate) fn commands(text: &str) -> Option<Vec<SimpleCommand>> {
     loop {
         if cursor.node().kind() == "command" {
             found.push(simple_command(cursor.node(), text));
+        }
+        if found.len() > MAX_COMMANDS || cursor.depth() > MAX_DEPTH {
+            return None;
         }
         if cursor.goto_first_child() || cursor.goto_next_sibling() {
             continue;
@@ -223,7 +232,7 @@ mod tests {
         assert_eq!(texts("f() { rm x; }; f"), ["rm x", "f"]);
         assert_eq!(texts("for i in 1 2; do echo tick $i; sleep 0.4; done"), ["echo tick $i", "sleep 0.4"]);
         assert_eq!(texts("> emptied"), ["> emptied"]);
-        assert_eq!(texts("git log; echo 'open"), ["git log", "git log; echo 'open"]);
+        assert_eq!(texts("git log; echo 'open"), ["git log", "echo", "git log; echo 'open"]);
     }
 
     #[test]
@@ -250,8 +259,10 @@ mod tests {
     }
 
     #[test]
-    fn deep_nesting_does_no_harm() {
-        let deep = format!("{}rm x{}", "$(".repeat(20_000), ")".repeat(20_000));
-        let _ = commands(&deep);
+    fn what_is_too_deep_or_too_much_is_refused() {
+        let nested = |depth| format!("{}rm x{}", "$(".repeat(depth), ")".repeat(depth));
+        assert_eq!(commands(&nested(20)).unwrap().last().unwrap().text, "rm x");
+        assert_eq!(commands(&nested(20_000)), None);
+        assert_eq!(commands(&"rm x;".repeat(1001)), None);
     }
 }

@@ -5,15 +5,11 @@ use crate::{Ask, Call, ToolError, paths};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// A text with more commands than this is refused.
-const MAX_COMMANDS: usize = 1000;
-
 /// Asks for the directories that the command goes to, then for its simple commands.
 pub(super) async fn ask(call: &Call, command: &str, cwd: &Path) -> Result<(), ToolError> {
     let text = command.to_owned();
     let commands = tokio::task::spawn_blocking(move || bash_commands::commands(&text)).await;
-    let commands = commands.ok().flatten().filter(|commands| commands.len() <= MAX_COMMANDS);
-    let Some(commands) = commands else {
+    let Some(commands) = commands.ok().flatten() else {
         return Err(ToolError::Failed("The command is too long to be checked; put it into a script.".into()));
     };
     ask_for_directories(call, command, cwd, &commands).await?;

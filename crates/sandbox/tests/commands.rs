@@ -1,0 +1,144 @@
+//! Commands under a supervisor, from their start to their end.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that fails says where")]
+
+mod support;
+
+use sandbox::{Exit, Limits, SpawnError, Supervised};
+use std::time::{Duration, Instant};
+use support::{alive, eventually, shell, state};
+
+/// Long enough for a busy machine, short enough to notice that something hangs.
+const SOON: Duration = Duration::from_secs(10);
+
+async fn everything(command: &mut Supervised) -> (String, Exit) {
+    let mut text = Vec::new();
+    while let Some(chunk) = command.output().await {
+        text.extend_from_slice(&chunk);
+    }
+    (String::from_utf8(text).unwrap(), command.wait().await)
+}
+
+async fn run(text: &str) -> (String, Exit) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Supervised::spawn(shell(text, dir.path())).await.unwrap();
+    everything(&mut command).await
+}
+
+/// Reads a number that a command prints as its first line.
+async fn first_line(command: &mut Supervised) -> String {
+    let mut text = String::new();
+    while !text.ends_with('\n') {
+        text.push_str(std::str::from_utf8(&command.output().await.unwrap()).unwrap());
+    }
+    text.trim().into()
+}
+
+#[tokio::test]
+async fn output_and_errors_come_merged_and_the_exit_is_told() {
+    let (text, exit) = run("echo out; echo err >&2; cat; exit 3").await;
+    assert_eq!(text, "out\nerr\n");
+    assert_eq!(exit, Exit { code: Some(3), signal: None });
+    let (_, exit) = run("kill -9 $$").await;
+    assert_eq!(exit, Exit { code: None, signal: Some(9) });
+}
+
+#[tokio::test]
+async fn a_command_has_its_directory_its_environment_and_its_limits_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spec = shell(
+        "pwd; echo $HELLO; ulimit -n; ulimit -c; ulimit -f; ls -l /proc/$$/fd | grep -cF \"$(readlink /proc/$$/fd/1)\"",
+        dir.path(),
+    );
+    spec.env.set("HELLO", "there");
+    spec.limits = Limits { open_files: 99, file_bytes: Some(1024 * 512) };
+    let (text, _) = everything(&mut Supervised::spawn(spec).await.unwrap()).await;
+    let lines: Vec<&str> = text.lines().collect();
+    let cwd = dir.path().canonicalize().unwrap();
+    // The last one: its output is held by standard output and error alone.
+    assert_eq!(lines, [cwd.to_str().unwrap(), "there", "99", "0", "512", "2"]);
+}
+
+#[tokio::test]
+async fn what_cannot_start_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spec = shell("", dir.path());
+    spec.program = "no-such-program".into();
+    let error = Supervised::spawn(spec).await.err().unwrap();
+    assert!(matches!(&error, SpawnError::Command(text) if text.contains("no-such-program")), "{error}");
+    let mut spec = shell("", dir.path());
+    spec.supervisor_exe = "/no/such/supervisor".into();
+    assert!(matches!(Supervised::spawn(spec).await.err().unwrap(), SpawnError::Supervisor(_)));
+}
+
+#[tokio::test]
+async fn stop_terminates_and_then_kills() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut polite = Supervised::spawn(shell("echo; exec sleep 600", dir.path())).await.unwrap();
+    first_line(&mut polite).await;
+    polite.stop();
+    assert_eq!(everything(&mut polite).await.1, Exit { code: None, signal: Some(15) });
+
+    let deaf = "trap 'echo told' TERM; echo; while true; do sleep 600; done";
+    let mut deaf = Supervised::spawn(shell(deaf, dir.path())).await.unwrap();
+    first_line(&mut deaf).await;
+    let begin = Instant::now();
+    deaf.stop();
+    let (text, exit) = everything(&mut deaf).await;
+    assert!(text.ends_with("told\n"), "{text}");
+    assert_eq!(exit, Exit { code: None, signal: Some(9) });
+    assert!(begin.elapsed() >= Duration::from_secs(3) && begin.elapsed() < SOON, "{:?}", begin.elapsed());
+}
+
+#[tokio::test]
+async fn a_dropped_command_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Supervised::spawn(shell("echo $$; exec sleep 600", dir.path())).await.unwrap();
+    let pid = first_line(&mut command).await;
+    assert!(alive(&pid));
+    drop(command);
+    eventually("it is gone", SOON, || !alive(&pid)).await;
+}
+
+#[tokio::test]
+async fn what_a_command_leaves_in_the_background_ends_with_it() {
+    let begin = Instant::now();
+    let (text, exit) = run("setsid sleep 600 & echo $!").await;
+    assert_eq!(exit.code, Some(0));
+    assert!(!alive(text.trim()));
+    assert!(begin.elapsed() < SOON);
+}
+
+#[tokio::test]
+async fn a_command_that_closes_its_output_is_still_waited_for() {
+    let (text, exit) = run("echo before; exec >&- 2>&-; sleep 0.3; exit 4").await;
+    assert_eq!((text.as_str(), exit.code), ("before\n", Some(4)));
+}
+
+#[tokio::test]
+async fn a_flood_of_output_waits_for_its_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Supervised::spawn(shell("echo $$; exec yes", dir.path())).await.unwrap();
+    let pid = first_line(&mut command).await.lines().next().unwrap().to_owned();
+    // It sleeps for good once everything that may hold output is full.
+    let mut asleep = 0;
+    eventually("it waits in its write", SOON, || {
+        asleep = if state(&pid) == Some('S') { asleep + 1 } else { 0 };
+        asleep > 20
+    })
+    .await;
+    command.stop();
+    let (text, _) = everything(&mut command).await;
+    assert!(text.len() < 1 << 20, "{} bytes were held", text.len());
+}
+
+#[tokio::test]
+async fn without_its_supervisor_a_command_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Supervised::spawn(shell("echo $PPID $$; exec sleep 600", dir.path())).await.unwrap();
+    let line = first_line(&mut command).await;
+    let (supervisor, pid) = line.split_once(' ').unwrap();
+    assert!(std::process::Command::new("kill").args(["-9", supervisor]).status().unwrap().success());
+    assert_eq!(everything(&mut command).await.1, Exit::default());
+    eventually("it is gone", SOON, || !alive(pid)).await;
+}
