@@ -55,10 +55,12 @@ async fn read(path: &Path) -> Result<Option<Vec<u8>>, ToolError> {
 }
 
 /// Replaces a file by `text`, or makes it and the folders above it. A reader sees the old text or the new one.
-pub(crate) async fn write_text(path: &Path, text: String) -> Result<(), ToolError> {
+///
+/// `unique` is in the name of the file that is written first and renamed then: no other writer has the same.
+pub(crate) async fn write_text(path: &Path, text: String, unique: &str) -> Result<(), ToolError> {
     let shown = path.display().to_string();
-    let path = path.to_owned();
-    blocking(move || replace(&path, text.as_bytes())).await.map_err(|error| explain(error, &shown))
+    let (path, unique) = (path.to_owned(), unique.to_owned());
+    blocking(move || replace(&path, text.as_bytes(), &unique)).await.map_err(|error| explain(error, &shown))
 }
 
 /// Tells clients that a tool wrote `path`.
@@ -79,7 +81,7 @@ fn explain(error: io::Error, path: &str) -> ToolError {
     }
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+fn replace(path: &Path, bytes: &[u8], unique: &str) -> io::Result<()> {
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
@@ -92,7 +94,10 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => return Err(error),
     };
-    let (beside, mut file) = create_beside(folder, name)?;
+    // Names may have 255 bytes; the original one is cut to leave room for what makes this one different.
+    let short: String = name.to_string_lossy().chars().take(40).collect();
+    let beside = folder.join(format!(".{short}.{unique}.tmp"));
+    let mut file = fs::File::create_new(&beside)?;
     let written = file.write_all(bytes).and_then(|()| match old_mode {
         Some(mode) => file.set_permissions(fs::Permissions::from_mode(mode)),
         None => Ok(()),
@@ -100,24 +105,6 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     written.and_then(|()| fs::rename(&beside, path)).inspect_err(|_| {
         let _ = fs::remove_file(&beside);
     })
-}
-
-/// A new file beside the one to replace. Its name is free: whoever took it before, here or on another replica, is found
-/// by `create_new`.
-fn create_beside(folder: &Path, name: &std::ffi::OsStr) -> io::Result<(PathBuf, fs::File)> {
-    let pid = std::process::id();
-    let mut last = io::Error::from(io::ErrorKind::AlreadyExists);
-    for attempt in 0..100 {
-        // Names may have 255 bytes; the original one is cut to leave room for what makes this one different.
-        let short: String = name.to_string_lossy().chars().take(40).collect();
-        let path = folder.join(format!(".{short}.{pid}-{attempt}.tmp"));
-        match fs::File::create_new(&path) {
-            Ok(file) => return Ok((path, file)),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = error,
-            Err(error) => return Err(error),
-        }
-    }
-    Err(last)
 }
 
 #[cfg(test)]
@@ -128,9 +115,9 @@ mod tests {
     async fn a_replaced_file_keeps_its_mode_and_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deep/er/run.sh");
-        write_text(&path, "one".into()).await.unwrap();
+        write_text(&path, "one".into(), "1").await.unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o751)).unwrap();
-        write_text(&path, "two".into()).await.unwrap();
+        write_text(&path, "two".into(), "2").await.unwrap();
         assert_eq!(read_text(&path).await.unwrap().as_deref(), Some("two"));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o751);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
@@ -143,12 +130,12 @@ mod tests {
         rustix::fs::mknodat(CWD, &pipe, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         for path in [pipe.as_path(), dir.path(), Path::new("/dev/zero")] {
             assert!(read_text(path).await.is_err(), "{path:?}");
-            assert!(write_text(path, "x".into()).await.is_err(), "{path:?}");
+            assert!(write_text(path, "x".into(), "1").await.is_err(), "{path:?}");
         }
         let read_only = dir.path().join("read-only");
         fs::write(&read_only, "x").unwrap();
         fs::set_permissions(&read_only, fs::Permissions::from_mode(0o444)).unwrap();
-        assert!(write_text(&read_only, "y".into()).await.is_err());
+        assert!(write_text(&read_only, "y".into(), "1").await.is_err());
         assert_eq!(read_text(&dir.path().join("none")).await.unwrap(), None);
     }
 }

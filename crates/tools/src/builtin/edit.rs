@@ -65,7 +65,7 @@ impl Tool for Edit {
         // there now, and nobody else edits it until it is replaced.
         let lock = call.host.file_lock(&target.real).await?;
         let (old, new, patch) = arguments.apply(&target).await?;
-        replace::write_text(&target.real, new).await?;
+        replace::write_text(&target.real, new, call.host.new_output_id().as_str()).await?;
         drop(lock);
         replace::publish(call, &target.shown, old.is_some()).await;
         let mut metadata = patch.metadata(&target.shown);

@@ -54,7 +54,7 @@ impl Tool for Write {
         call.host.begin().await?;
         let lock = call.host.file_lock(&target.real).await?;
         let exists = tokio::fs::try_exists(&target.real).await.unwrap_or(false);
-        replace::write_text(&target.real, content).await?;
+        replace::write_text(&target.real, content, call.host.new_output_id().as_str()).await?;
         drop(lock);
         replace::publish(call, &target.shown, exists).await;
         Ok(Output {
