@@ -5,7 +5,7 @@ use rustix::fs::{CWD, Mode, OFlags, openat};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use wire::event::{file_edited, file_watcher_updated};
 
 /// A file that is read as a whole to be changed is not larger than this.
