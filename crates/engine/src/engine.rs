@@ -10,7 +10,6 @@ use agents::Instance;
 use coordination::{Ports, SessionKey};
 use models::Provider;
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -208,8 +208,10 @@ impl Engine {
         let engine = self.clone();
         let wait = Duration::from_millis(self.0.ids.bits() % 50 + self.0.runs.count().min(50) as u64);
         self.0.tasks.spawn(async move {
-            tokio::time::sleep(wait).await;
-            engine.claim().await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => engine.claim().await,
+                () = engine.0.stopped.cancelled() => {}
+            }
         });
     }
 
@@ -286,8 +288,10 @@ impl Engine {
             let engine = self.clone();
             self.0.tasks.spawn(async move {
                 // Owners that live adopt first.
-                tokio::time::sleep(engine.0.settings.lease_ttl).await;
-                engine.sweep().await;
+                tokio::select! {
+                    () = tokio::time::sleep(engine.0.settings.lease_ttl) => engine.sweep().await,
+                    () = engine.0.stopped.cancelled() => {}
+                }
             });
         }
     }
@@ -322,8 +326,10 @@ impl Engine {
     }
 
     async fn sweep_at_start(self) {
-        tokio::time::sleep(self.0.settings.tick).await;
-        self.sweep().await;
+        tokio::select! {
+            () = tokio::time::sleep(self.0.settings.tick) => self.sweep().await,
+            () = self.0.stopped.cancelled() => {}
+        }
     }
 
     /// Goes through the markers: what is settled is unlinked, what nobody works for becomes due.

@@ -13,12 +13,12 @@ use crate::turn::{Next, Transcript};
 use coordination::{Attempt, Enter, Entered, LeaseKind, Released, SessionKey};
 use run_protocol::{Ending, Fence, Head, Look, Opening, RecordVersion, TicketAnswer};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use storage::{Record, RunGuard, StoreError, Write};
 use tokio_util::sync::CancellationToken;
 use wire::ids::MessageId;
-use wire::message::{Message, MessageError};
+use wire::message::{Message, MessageError, Tokens};
 use wire::session::{Session, SessionStatus};
 
 /// How a lease came.
@@ -76,8 +76,8 @@ pub(crate) struct Run {
     pub guard: Arc<RunGuard>,
     pub origin: Origin,
     sequence: Arc<AtomicU64>,
-    /// The created time that was reserved for the next message.
-    reserved: Arc<AtomicU64>,
+    /// What the run's newest head commit found and reserved.
+    known: Arc<Mutex<Known>>,
 }
 
 impl Engine {
@@ -219,7 +219,7 @@ impl Engine {
         let fence = guard.fence();
         let was_open = matches!(entry, Entry::Claimed | Entry::Entered { was_open: true, .. });
         let now = self.now_ms();
-        let (_, (session, reserved)) = self
+        let (head, (session, reserved)) = self
             .head_commit(key, Committer::Runner(fence), move |head, at| {
                 let session = at.session()?;
                 if was_open {
@@ -242,7 +242,7 @@ impl Engine {
             guard: Arc::new(guard),
             origin,
             sequence: Arc::new(AtomicU64::new(0)),
-            reserved: Arc::new(AtomicU64::new(reserved)),
+            known: Arc::new(Mutex::new(Known { rev: head.rev, session, reserved })),
         }))
     }
 
@@ -263,14 +263,29 @@ impl Engine {
     }
 }
 
+/// What a run's newest head commit found and reserved.
+#[derive(Clone)]
+pub(crate) struct Known {
+    /// The head's rev after it.
+    pub rev: u64,
+    /// The session's record under it.
+    pub session: Session,
+    /// The created time that it reserved for the next message.
+    pub reserved: u64,
+}
+
 impl Run {
     pub(crate) async fn read_head(&self) -> Result<Head, EngineError> {
         self.engine.read_head(&self.handle.key).await
     }
 
-    /// The created time of the next message.
-    pub(crate) fn next_time(&self) -> u64 {
-        self.reserved.load(Ordering::Acquire)
+    /// What the newest head commit found and reserved.
+    pub(crate) fn known(&self) -> Known {
+        self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    fn learn(&self, known: Known) {
+        *self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = known;
     }
 
     /// The run's identity, for the processes that it starts.
@@ -400,18 +415,7 @@ impl Run {
             return self.read_head().await;
         }
         let (now, cost, tokens) = (self.engine.now_ms(), outcome.cost, outcome.tokens.clone());
-        let (head, reserved) = self
-            .head_commit(move |head, at| {
-                head.tries = 0;
-                let reserved = head.reserve_time(now);
-                let mut session = at.session()?;
-                crate::turn::add_up(&mut session, cost, &tokens, now);
-                let write = Write::Put(session_record(&session), body(&session)?);
-                Ok(Decision::Write(vec![write], reserved))
-            })
-            .await?;
-        self.reserved.store(reserved, Ordering::Release);
-        Ok(head)
+        self.add_up(cost, tokens, now).await
     }
 
     /// The final look, then the release. None: there is more to do.
@@ -460,40 +464,40 @@ impl Run {
             }
         } else {
             // What was added up must not be lost: the outcome was not committed with the ending.
-            self.add_up(answer.cost, answer.tokens).await?;
+            self.add_up(answer.cost, answer.tokens, now).await?;
         }
         Ok(None)
     }
 
-    async fn add_up(&self, cost: f64, tokens: wire::message::Tokens) -> Result<(), EngineError> {
-        let now = self.engine.now_ms();
-        let (_, reserved) = self
+    async fn add_up(&self, cost: f64, tokens: Tokens, now: u64) -> Result<Head, EngineError> {
+        let (head, (session, reserved)) = self
             .head_commit(move |head, at| {
                 head.tries = 0;
                 let reserved = head.reserve_time(now);
                 let mut session = at.session()?;
                 crate::turn::add_up(&mut session, cost, &tokens, now);
-                Ok(Decision::Write(vec![Write::Put(session_record(&session), body(&session)?)], reserved))
+                let write = Write::Put(session_record(&session), body(&session)?);
+                Ok(Decision::Write(vec![write], (session, reserved)))
             })
             .await?;
-        self.reserved.store(reserved, Ordering::Release);
-        Ok(())
+        self.learn(Known { rev: head.rev, session, reserved });
+        Ok(head)
     }
 
     /// Deals with the tickets that an abort reaches, after the step has closed its records.
     async fn settle_aborted(&self, upto: u64, message: Option<MessageId>) -> Result<(), EngineError> {
         let answer = message.map_or(TicketAnswer::Dropped, |id| TicketAnswer::Message { id: id.to_string() });
         let now = self.engine.now_ms();
-        let (_, (withdrawn, reserved)) = self
+        let (head, (withdrawn, session, reserved)) = self
             .head_commit(move |head, at| {
                 let withdrawn = crate::asks::open_asks(at)?;
                 let writes = crate::asks::withdrawn(at)?;
                 head.settle(upto, answer.clone());
                 let reserved = head.reserve_time(now);
-                Ok(Decision::Write(writes, (withdrawn, reserved)))
+                Ok(Decision::Write(writes, (withdrawn, at.session()?, reserved)))
             })
             .await?;
-        self.reserved.store(reserved, Ordering::Release);
+        self.learn(Known { rev: head.rev, session, reserved });
         self.unlink_markers(upto);
         for ask in withdrawn {
             self.publish(ask.withdrawn_event()).await;
@@ -588,7 +592,7 @@ pub(crate) struct Settled {
     /// What the last step cost, in dollars, if it is not added up yet.
     pub cost: f64,
     /// What the last step used, if it is not added up yet.
-    pub tokens: wire::message::Tokens,
+    pub tokens: Tokens,
 }
 
 /// Where a session's record lies.

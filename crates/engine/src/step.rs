@@ -4,11 +4,11 @@ use crate::api::EngineError;
 use crate::call::{self, Calls};
 use crate::commit::body;
 use crate::engine::Engine;
-use crate::run::{Run, Settled, Stop, StopReason, message_record};
+use crate::run::{Known, Run, Settled, Stop, StopReason, message_record};
 use crate::turn::{Next, Transcript};
 use agents::{Agent, Instance, Model, ModelRef};
 use models::{FinishReason, ModelError, ModelEvent, Usage};
-use run_protocol::TicketAnswer;
+use run_protocol::{RecordVersion, TicketAnswer};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +35,8 @@ pub(crate) struct Outcome {
 /// Where a step works: the session, its directory's configuration, and who answers.
 pub(crate) struct Scene {
     pub session: Session,
+    /// The head's rev that the session's record was read under.
+    pub rev: u64,
     pub instance: Arc<Instance>,
     pub agent: Agent,
     pub model: Model,
@@ -86,7 +88,7 @@ struct PartIds {
 }
 
 async fn scene(run: &Run, user: UserMessage) -> Result<Result<Scene, MessageError>, EngineError> {
-    let session = run.engine.session(&run.handle.key.tenant, &run.handle.key.session).await?;
+    let Known { session, rev, .. } = run.known();
     let instance = match run.engine.0.instances.get(session.directory.as_ref()).await {
         Ok(instance) => instance,
         Err(EngineError::Config(error)) => return Ok(Err(error)),
@@ -99,7 +101,7 @@ async fn scene(run: &Run, user: UserMessage) -> Result<Result<Scene, MessageErro
     let Some(agent) = instance.agent(&user.agent).cloned() else {
         return Ok(Err(MessageError::unknown(format!("Agent not found: \"{}\"", user.agent))));
     };
-    Ok(Ok(Scene { session, instance, agent, model, user }))
+    Ok(Ok(Scene { session, rev, instance, agent, model, user }))
 }
 
 /// The prompt cannot be answered at all: its callers get the error, the message stays stored.
@@ -116,7 +118,7 @@ fn new_message(run: &Run, scene: &Scene) -> AssistantMessage {
         id: run.engine.0.ids.message(),
         session_id: scene.session.id.clone(),
         parent_id: scene.user.id.clone(),
-        time: MessageTime { created: run.next_time(), completed: None },
+        time: MessageTime { created: run.known().reserved, completed: None },
         mode: scene.agent.name.clone(),
         agent: scene.agent.name.clone(),
         model_id: scene.user.model.model_id.clone(),
@@ -201,9 +203,12 @@ impl Writing<'_> {
         session.summary.get_or_insert_default();
         let mut user = self.scene.user.clone();
         user.summary = Some(json!({ "diffs": [] }));
-        self.run.publish(wire::event::session_updated(&session)).await;
-        self.run.publish(wire::event::session_diff(&session.id, &json!([]))).await;
-        self.run.publish(wire::event::message_updated(&Message::User(user))).await;
+        let version = |record: &str| Some((record.to_owned(), RecordVersion::head(self.scene.rev)));
+        let (engine, origin) = (self.engine(), &self.run.origin);
+        let user = Message::User(user);
+        engine.publish(origin, wire::event::session_updated(&session), version(session.id.as_str())).await;
+        engine.publish(origin, wire::event::session_diff(&session.id, &json!([])), None).await;
+        engine.publish(origin, wire::event::message_updated(&user), version(user.id().as_str())).await;
     }
 
     async fn put_message(&self) -> Result<(), EngineError> {

@@ -1,6 +1,6 @@
 //! `flotilla health`: for health checks of containers, which have no other HTTP client.
 
-use anyhow::{Context, ensure};
+use anyhow::{bail, ensure};
 use std::time::Duration;
 
 /// How long a server may take to say that it lives.
@@ -10,7 +10,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub async fn check(url: &str) -> anyhow::Result<()> {
     let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
     let url = format!("{}/livez", url.trim_end_matches('/'));
-    let response = client.get(&url).send().await.with_context(|| format!("{url} does not answer"))?;
+    let Ok(response) = client.get(&url).send().await else { bail!("{url} does not answer") };
     ensure!(response.status().is_success(), "{url} answers {}", response.status());
     Ok(())
 }

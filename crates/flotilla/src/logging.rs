@@ -72,9 +72,8 @@ const OURS: [&str; 12] = [
 ///
 /// Libraries that are not ours tell warnings only: what an HTTP client logs in detail may hold keys.
 pub fn start(format: Format, Level(level): Level) {
-    let filter = Targets::new()
-        .with_default(level.min(LevelFilter::WARN))
-        .with_targets(OURS.iter().map(|name| (*name, level)));
+    let filter =
+        Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(OURS.iter().map(|name| (*name, level)));
     let lines = tracing_subscriber::fmt::layer().with_writer(stderr);
     let lines = match format {
         Format::Human => lines.with_ansi(stderr().is_terminal()).boxed(),

@@ -6,6 +6,7 @@ mod listen;
 mod logging;
 mod serve;
 mod settings;
+mod system;
 mod up;
 
 use crate::cli::Request;

@@ -1,27 +1,160 @@
-//! `flotilla serve`: one replica.
+//! `flotilla serve`: one replica, from its settings to its ordered end.
 
 use crate::listen::listen;
-use crate::settings::Settings;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use crate::settings::{Durability, Settings};
+use crate::system::System;
+use anyhow::Context;
+use coordination::Ports;
+use coordination_redis::{RedisPorts, RedisSettings};
+use engine::Engine;
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::sync::Arc;
+use std::time::Duration;
+use storage::{DirectoryLock, Store};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use wire::clock::Entropy;
+use wire::ids::IdSource;
+use wire::tenant::Tenant;
 
-/// Runs a replica until SIGTERM or SIGINT.
+/// The time between heartbeats of event streams, as OpenCode has it.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+/// Attempts without a completed step before a turn ends in an error.
+const ATTEMPTS: u32 = 3;
+/// Prompts that may wait in one session.
+const QUEUE_LIMIT: u64 = 100;
+/// The pace of the demo's answers, per word.
+const DEMO_DELAY: Duration = Duration::from_millis(40);
+
+/// Runs a replica until SIGTERM or SIGINT, then drains it.
+///
+/// Errors: one line when it cannot start.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
-    let listener = listen(&settings.hostname, settings.port).await?;
-    println!("flotilla listening on http://{}", listener.local_addr()?);
     let mut terminate = signal(SignalKind::terminate())?;
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                let (mut stream, _) = accepted?;
-                tokio::spawn(async move {
-                    let mut request = [0; 4096];
-                    let _ = stream.read(&mut request).await;
-                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok").await;
-                });
-            }
-            _ = terminate.recv() => return Ok(()),
-            _ = tokio::signal::ctrl_c() => return Ok(()),
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let listener = listen(&settings.hostname, settings.port).await?;
+    let address = listener.local_addr()?;
+    let entropy: Arc<dyn Entropy> = Arc::new(System);
+    let store = open_store(&settings, &entropy)?;
+    let (ports, _directory) = coordinate(&settings, &store, &entropy).await?;
+    let surroundings = surroundings(&settings);
+    let engine = start_engine(&settings, ports, store, surroundings.clone()).await?;
+
+    let drain = CancellationToken::new();
+    let shutdown = CancellationToken::new();
+    let app = server::App {
+        engine: engine.clone(),
+        auth: settings.password.as_ref().map(|password| server::Credentials {
+            username: settings.username.clone(),
+            password: password.expose().to_owned(),
+        }),
+        cors: settings.cors.clone(),
+        default_directory: settings.directory.clone(),
+        surroundings,
+        heartbeat: HEARTBEAT,
+        limits: server::Limits::default(),
+        entropy,
+        drain: drain.clone(),
+        tenant: Tenant::default(),
+    };
+    let serving = tokio::spawn(server::serve(listener, app, shutdown.clone()));
+    println!("flotilla listening on http://{address}");
+    tracing::info!(replica = engine.replica(), version = env!("CARGO_PKG_VERSION"), "ready");
+
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("draining");
+    let handing_over = tokio::spawn({
+        let engine = engine.clone();
+        async move { engine.drain().await }
+    });
+    // The balancer learns it from the readiness first; then nobody new comes in.
+    tokio::time::sleep(settings.drain_notice).await;
+    shutdown.cancel();
+    handing_over.await?;
+    // What happened is published: the streams have seen it, and are cut, never ended.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drain.cancel();
+    serving.await?;
+    engine.stop().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn open_store(settings: &Settings, entropy: &Arc<dyn Entropy>) -> anyhow::Result<Store> {
+    let durability = match settings.durability {
+        Durability::Disk => storage::Durability::Disk,
+        Durability::Os => storage::Durability::Os,
+    };
+    Store::open(settings.data_dir.clone(), durability, entropy.clone())
+        .with_context(|| format!("the store in {} cannot be opened", settings.data_dir.display()))
+}
+
+/// The coordination that the settings ask for. Without Redis this is the only replica: it locks the directory.
+async fn coordinate(
+    settings: &Settings,
+    store: &Store,
+    entropy: &Arc<dyn Entropy>,
+) -> anyhow::Result<(Ports, Option<DirectoryLock>)> {
+    match &settings.redis_url {
+        None => {
+            let lock = store.lock_directory().with_context(|| {
+                format!("{} is used by another replica; several need --redis-url", settings.data_dir.display())
+            })?;
+            Ok((coordination::memory::ports(entropy.clone()), Some(lock)))
+        }
+        Some(url) => {
+            let mut redis = RedisSettings::new(url.expose(), entropy.clone());
+            redis.lock_urls = settings.lock_urls.iter().map(|url| url.expose().to_owned()).collect();
+            redis.prefix = settings.redis_prefix.clone();
+            Ok((RedisPorts::connect(redis).await?, None))
         }
     }
+}
+
+fn surroundings(settings: &Settings) -> agents::Surroundings {
+    let environment: HashMap<String, String> =
+        settings.environment.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    agents::Surroundings::new(environment, settings.data_dir.clone(), settings.demo)
+}
+
+async fn start_engine(
+    settings: &Settings,
+    ports: Ports,
+    store: Store,
+    surroundings: agents::Surroundings,
+) -> anyhow::Result<Engine> {
+    let keys: Vec<&str> = settings.environment.keys().map(String::as_str).filter(|name| is_secret(name)).collect();
+    let all = settings.environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    let child_env = sandbox::ChildEnv::cleaned(all, keys);
+    let exe = std::env::current_exe().context("the own executable cannot be found")?;
+    let mut tools = tools::ToolSettings::new(exe, settings.data_dir.join("tool-output"), child_env);
+    tools.ttl = settings.lease_ttl;
+    let parts = engine::Parts {
+        ports,
+        store,
+        ids: Arc::new(IdSource::new(Arc::new(System), Arc::new(System))),
+        provider: Arc::new(models::OpenAiCompatible::new(models::Limits::default())?),
+        demo: Arc::new(models::demo::Demo::new(DEMO_DELAY)),
+        tools: Arc::new(tools::Registry::builtin()),
+        settings: engine::Settings {
+            name: settings.environment.get("HOSTNAME").cloned().unwrap_or_else(|| "replica".into()),
+            lease_ttl: settings.lease_ttl,
+            tick: settings.tick,
+            drain_deadline: settings.drain_deadline,
+            attempts: ATTEMPTS,
+            queue_limit: QUEUE_LIMIT,
+            surroundings,
+            tools: Arc::new(tools),
+        },
+    };
+    Ok(Engine::start(parts).await?)
+}
+
+/// Names of variables that a command must not see, beside the server's own.
+fn is_secret(name: &str) -> bool {
+    name.ends_with("_API_KEY") || matches!(name, "OPENCODE_CONFIG_CONTENT" | "OPENCODE_AUTH_CONTENT")
 }

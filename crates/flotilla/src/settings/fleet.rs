@@ -1,8 +1,8 @@
 //! The settings of a local fleet.
 
 use super::sources::Origin;
-use super::{Environment, Flags, Port, SettingError, Settings, Sources, parse};
 use super::table::Scope;
+use super::{Environment, Flags, Port, SettingError, Settings, Sources, parse};
 
 /// The settings of `flotilla up`, checked.
 pub struct FleetSettings {

@@ -122,7 +122,11 @@ pub fn prefix(given: &Given) -> Result<String, SettingError> {
 
 /// Web origins.
 pub fn origins(given: &Given) -> Result<Vec<String>, SettingError> {
-    match given.texts.iter().find(|text| text.split_once("://").is_none_or(|(_, host)| host.is_empty() || host.contains('/'))) {
+    match given
+        .texts
+        .iter()
+        .find(|text| text.split_once("://").is_none_or(|(_, host)| host.is_empty() || host.contains('/')))
+    {
         Some(text) => wrong(given, format!("\"{text}\" is not an origin such as https://example.com")),
         None => Ok(given.texts.clone()),
     }

@@ -103,13 +103,16 @@ fn from_environment(row: &Row, env: &Environment) -> Result<Option<Given>, Setti
         (None, None) => return Ok(None),
         (Some((name, value)), None) => (name, value.clone()),
         (None, Some((name, path))) => {
-            let text = std::fs::read_to_string(path).map_err(|error| SettingError::new(&name, format!("{path}: {error}")))?;
+            let text =
+                std::fs::read_to_string(path).map_err(|error| SettingError::new(&name, format!("{path}: {error}")))?;
             (name, text.trim_end_matches(['\r', '\n']).to_owned())
         }
         (Some((name, _)), Some((file, _))) => return Err(SettingError::new(name, format!("{file} is given, too"))),
     };
     let texts = match row.kind {
-        Kind::Many => text.split([',', '\n']).map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect(),
+        Kind::Many => {
+            text.split([',', '\n']).map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+        }
         Kind::One | Kind::Switch => vec![text],
     };
     Ok(Some(Given { texts, origin: Origin::Variable(name) }))
@@ -122,9 +125,15 @@ fn default(row: &Row, scope: Scope, env: &Environment) -> Result<Given, SettingE
         (Fallback::Port, Scope::Serve) => Some("0".to_owned()),
         (Fallback::Port, Scope::Up) => Some("4096".to_owned()),
         (Fallback::DataHome, _) => Some(data_home(env)?),
-        (Fallback::WorkingDirectory, _) => Some(".".to_owned()),
+        (Fallback::WorkingDirectory, _) => Some(working_directory()?),
     };
     Ok(Given { texts: text.into_iter().collect(), origin: Origin::Default(row.name) })
+}
+
+fn working_directory() -> Result<String, SettingError> {
+    let wrong = |reason: String| SettingError::new("--directory", reason);
+    let here = std::env::current_dir().map_err(|error| wrong(error.to_string()))?;
+    here.into_os_string().into_string().map_err(|here| wrong(format!("{} is not text", here.display())))
 }
 
 fn data_home(env: &Environment) -> Result<String, SettingError> {
@@ -147,7 +156,8 @@ fn read_file(flags: &Flags, env: &Environment) -> Result<HashMap<String, Given>,
     };
     let (path, text) = match named {
         Some((origin, path)) => {
-            let text = std::fs::read_to_string(&path).map_err(|error| SettingError::new(origin, format!("{path}: {error}")))?;
+            let text = std::fs::read_to_string(&path)
+                .map_err(|error| SettingError::new(origin, format!("{path}: {error}")))?;
             (path, text)
         }
         None => match USUAL_FILES.iter().find(|path| Path::new(path).exists()) {
@@ -163,7 +173,8 @@ fn read_file(flags: &Flags, env: &Environment) -> Result<HashMap<String, Given>,
 
 fn parse_file(path: &Path, text: &str) -> Result<HashMap<String, Given>, SettingError> {
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-        let line = error.span().and_then(|span| text.get(..span.start)).map_or(1, |before| before.matches('\n').count() + 1);
+        let line =
+            error.span().and_then(|span| text.get(..span.start)).map_or(1, |before| before.matches('\n').count() + 1);
         SettingError::new(format!("{} line {line}", path.display()), error.message())
     })?;
     let mut values = HashMap::new();

@@ -20,6 +20,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The directory, locked. It is empty in the beginning, and removed when this process ends, however it ends.
 pub struct RunDir {
     path: PathBuf,
+    /// The open directory with the lock on it; the caretaker has it, too.
+    _lock: File,
     /// Closing it makes the caretaker remove the directory.
     lifeline: ChildStdin,
     caretaker: Child,
@@ -35,12 +37,12 @@ impl RunDir {
             .arg(caretaker::WORD)
             .arg(&path)
             .stdin(Stdio::piped())
-            .stdout(OwnedFd::from(locked))
+            .stdout(OwnedFd::from(locked.try_clone()?))
             .process_group(0)
             .spawn()?;
         let lifeline = caretaker.stdin.take().context("the caretaker has no stdin")?;
         empty(&path).with_context(|| format!("can't empty {}", path.display()))?;
-        Ok(Self { path, lifeline, caretaker })
+        Ok(Self { path, _lock: locked, lifeline, caretaker })
     }
 
     /// Where it is.
@@ -51,9 +53,10 @@ impl RunDir {
     /// Removes it.
     pub async fn remove(mut self) -> anyhow::Result<()> {
         drop(self.lifeline);
-        let removed = timeout(PATIENCE * 2, self.caretaker.wait()).await.is_ok_and(|ended| ended.is_ok_and(|status| status.success()));
-        if !removed {
-            bail!("{} could not be removed", self.path.display());
+        let ended = timeout(PATIENCE * 2, self.caretaker.wait()).await;
+        if !ended.is_ok_and(|ended| ended.is_ok_and(|status| status.success())) {
+            // Somebody killed the caretaker.
+            fs::remove_dir_all(&self.path).with_context(|| format!("can't remove {}", self.path.display()))?;
         }
         Ok(())
     }

@@ -2,7 +2,12 @@
 
 use crate::settings::{FleetSettings, Secret};
 use serde_json::Value;
+use std::io::{Write, stdout};
 use std::time::Duration;
+
+/// What to do without a model.
+const NO_PROVIDER: &str = "No model provider is configured. Add one to opencode.json, or start again with --demo,\n\
+                           which offers a built-in provider that needs no key and has no model behind it.\n\n";
 
 /// How long the fleet may take to tell which models it has.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -19,21 +24,20 @@ pub async fn print(settings: &FleetSettings, port: u16) -> anyhow::Result<()> {
             (attach, format!("curl -s -u '{user}':\"{password}\""))
         }
     };
-    println!("flotilla is up: {} behind {url}", replicas(settings.replicas));
-    println!("data directory:    {}", each.data_dir.display());
-    println!("working directory: {}", each.directory.display());
-    println!();
-    println!("Try it:");
-    println!("  {attach}");
-    println!("  {curl} {url}/global/health");
-    println!("  {curl} {url}/session -H 'content-type: application/json' -d '{{\"title\":\"First\"}}'");
-    println!();
-    if !has_provider(&url, &each.username, each.password.as_ref()).await? {
-        println!("No model provider is configured. Add one to opencode.json, or start again with --demo,");
-        println!("which offers a built-in provider that needs no key and has no model behind it.");
-        println!();
-    }
-    println!("Ctrl-C ends the fleet; sessions stay.");
+    let advice = if has_provider(&url, &each.username, each.password.as_ref()).await? { "" } else { NO_PROVIDER };
+    let text = format!(
+        "flotilla is up: {replicas} behind {url}\n\
+         data directory:    {data}\n\
+         working directory: {directory}\n\n\
+         Try it:\n  {attach}\n  {curl} {url}/global/health\n  \
+         {curl} {url}/session -H 'content-type: application/json' -d '{{\"title\":\"First\"}}'\n\n\
+         {advice}Ctrl-C ends the fleet; sessions stay.\n",
+        replicas = replicas(settings.replicas),
+        data = each.data_dir.display(),
+        directory = each.directory.display(),
+    );
+    // Who has closed stdout does not want to read it.
+    let _ = stdout().write_all(text.as_bytes());
     Ok(())
 }
 
@@ -50,6 +54,7 @@ async fn has_provider(url: &str, username: &str, password: Option<&Secret>) -> a
     }
     let Ok(response) = request.send().await else { return Ok(true) };
     let Ok(body) = response.text().await else { return Ok(true) };
-    let providers = serde_json::from_str::<Value>(&body).ok().and_then(|body| Some(body.get("providers")?.as_array()?.len()));
+    let providers =
+        serde_json::from_str::<Value>(&body).ok().and_then(|body| Some(body.get("providers")?.as_array()?.len()));
     Ok(providers != Some(0))
 }
