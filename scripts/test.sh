@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# All that continuous integration runs. It installs what it needs.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+
+scripts/install.sh redis-server nginx git tmux nodejs npm
+scripts/clients.sh
+
+set -x
+cargo fmt --all --check
+cargo clippy --workspace --all-targets --locked -- -D warnings
+cargo test --workspace --locked
