@@ -1,7 +1,7 @@
 //! The head guard: one short read-modify-write of everything of a session that many may write.
 
 use crate::commit::{self, Action, Step};
-use crate::error::{Result, StoreError, if_there};
+use crate::error::{At, Result, StoreError, if_there};
 use crate::number;
 use crate::record::{Record, Write};
 use crate::store::TenantStore;
@@ -89,12 +89,12 @@ impl TenantStore {
         let inner = &self.inner;
         let directories = ["", "run", "run/0", "head", "head/0"].map(|name| aside.join(name));
         for directory in &directories {
-            inner.make_directory(directory)?;
+            inner.disk.mkdir(directory).at(directory)?;
         }
         let mut files = vec![(aside.join("head.json"), head)];
         files.extend(first.map(|bytes| (aside.join("head/0").join(commit::FIRST), bytes)));
         for (path, bytes) in &files {
-            inner.disk.create(path, bytes).map_err(|error| StoreError::file(path, error))?;
+            inner.disk.create(path, bytes).at(path)?;
         }
         if let Some(sync) = &inner.sync {
             sync.files(&files.into_iter().map(|(path, _)| path).collect::<Vec<_>>())?;

@@ -270,7 +270,7 @@ fn files(root: &Path) -> Vec<String> {
 #[test]
 fn tenants_do_not_see_each_other() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path().into(), Durability::Os, std::sync::Arc::new(Spread::default())).unwrap();
+    let store = Store::open(dir.path().into(), Durability::Os, std::sync::Arc::new(Spread)).unwrap();
     let (one, two) = (store.tenant(&Tenant::parse("one").unwrap()), store.tenant(&Tenant::parse("two").unwrap()));
     assert_eq!(two.sessions(&SessionFilter::default()).unwrap(), []);
     assert_eq!(two.markers().unwrap(), []);
@@ -286,7 +286,7 @@ fn tenants_do_not_see_each_other() {
 #[test]
 fn a_directory_serves_one_process_and_no_older_version() {
     let dir = tempfile::tempdir().unwrap();
-    let open = || Store::open(dir.path().into(), Durability::Disk, std::sync::Arc::new(Spread::default()));
+    let open = || Store::open(dir.path().into(), Durability::Disk, std::sync::Arc::new(Spread));
     let (one, two) = (open().unwrap(), open().unwrap());
     let lock = one.lock_directory().unwrap();
     assert!(matches!(two.lock_directory(), Err(StoreError::Locked(_))));

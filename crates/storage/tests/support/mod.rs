@@ -2,6 +2,8 @@
 
 #![allow(dead_code)]
 
+pub mod forgetful;
+
 use run_protocol::Head;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,18 +14,20 @@ use wire::ids::{MessageId, PartId, SessionId};
 use wire::session::Session;
 use wire::tenant::Tenant;
 
-/// A counter that is spread over 64 bits: the same in every run.
+/// A counter that is spread over 64 bits; no two of a test process give the same bits, as no two replicas' do.
 #[derive(Default)]
-pub struct Spread(AtomicU64);
+pub struct Spread;
+
+static DRAWN: AtomicU64 = AtomicU64::new(0);
 
 impl Entropy for Spread {
     fn bits(&self) -> u64 {
-        (self.0.fetch_add(1, Ordering::Relaxed) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31)
+        (DRAWN.fetch_add(1, Ordering::Relaxed) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31)
     }
 }
 
 pub fn open(root: &Path) -> TenantStore {
-    Store::open(root.into(), Durability::Os, Arc::new(Spread::default())).unwrap().tenant(&Tenant::default())
+    Store::open(root.into(), Durability::Os, Arc::new(Spread)).unwrap().tenant(&Tenant::default())
 }
 
 pub fn ses(name: &str) -> SessionId {
@@ -103,7 +107,7 @@ pub fn prompt(session: &SessionId, name: &str, head: &Head, created: u64) -> (Ve
 /// One head commit, as a caller makes it that has no lock: taken and read again until it lands.
 pub fn change_head(store: &TenantStore, session: &SessionId, change: impl Fn(&Head) -> (Vec<Write>, Head)) -> Head {
     let mut wait = std::time::Duration::from_micros(100);
-    for attempt in 0..10_000_u64 {
+    for _ in 0..10_000 {
         let result = store.take_head(session).and_then(|guard| {
             let (writes, head) = change(guard.head());
             guard.commit(writes, head)
@@ -111,7 +115,7 @@ pub fn change_head(store: &TenantStore, session: &SessionId, change: impl Fn(&He
         match result {
             Ok(head) => return head,
             Err(StoreError::Fenced | StoreError::Contended { .. }) => {
-                let share = Spread(AtomicU64::new(attempt + std::process::id() as u64)).bits() % 1_000;
+                let share = Spread.bits() % 1_000;
                 std::thread::sleep(wait * share as u32 / 1_000);
                 wait = (wait * 2).min(std::time::Duration::from_millis(20));
             }

@@ -1,0 +1,199 @@
+//! The power goes after every single operation: what was acknowledged is there, and nothing is half there.
+
+mod support;
+
+use run_protocol::{Head, HeadState};
+use std::sync::Arc;
+use storage::{Durability, Marker, Record, SessionFilter, Store, StoreError, TenantStore, Write};
+use support::forgetful::{Crash, Forgetful, root};
+use support::*;
+use wire::tenant::Tenant;
+
+fn open_on(disk: &Arc<Forgetful>) -> TenantStore {
+    let store = Store::open_on(disk.clone(), root(), Durability::Disk, Arc::new(Spread)).unwrap();
+    store.tenant(&Tenant::default())
+}
+
+/// Runs `work` with the power going after its first, second, ... operation, and `check` on what each crash leaves.
+///
+/// `work` gets a store that `prepare` has run on; `check` is told whether `work` was acknowledged.
+fn crash_everywhere(
+    prepare: impl Fn(&TenantStore),
+    work: impl Fn(&TenantStore) -> Result<(), StoreError>,
+    check: impl Fn(&TenantStore, bool),
+) {
+    for operations in 0.. {
+        assert!(operations < 500, "it never ends");
+        let disk = Forgetful::new("/data");
+        prepare(&open_on(&disk));
+        let store = open_on(&disk);
+        disk.die_after(operations);
+        let acknowledged = work(&store).is_ok();
+        assert!(acknowledged || disk.is_dead(), "it failed with the power on");
+        let crashes = [Crash::ForgetAll, Crash::KeepAll].into_iter().chain((1..8).map(Crash::Some));
+        for crash in crashes {
+            let survivor = disk.after(crash);
+            eprintln!("after {operations} operations, {crash:?}");
+            check(&open_on(&survivor), acknowledged);
+        }
+        if !disk.is_dead() {
+            assert!(operations > 3, "it was crashed nowhere");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_session_is_whole_or_can_be_made_again() {
+    let id = ses("a");
+    crash_everywhere(
+        |_| {},
+        |store| store.create_session(&session(&id, 1), Head::new("p")),
+        |store, acknowledged| {
+            if acknowledged {
+                assert_eq!(store.session(&id).unwrap(), session(&id, 1));
+                assert_eq!(store.sessions(&SessionFilter::default()).unwrap().len(), 1);
+            } else {
+                match store.create_session(&session(&id, 1), Head::new("p")) {
+                    Ok(()) | Err(StoreError::Exists) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            assert_eq!(store.session(&id).unwrap(), session(&id, 1));
+            change_head(store, &id, |head| prompt(&id, "m", head, 1));
+            assert_eq!(store.take_run(&id, 0).unwrap().fence().0, 1);
+        },
+    );
+}
+
+#[test]
+fn a_ticket_that_was_given_out_has_all_that_it_needs() {
+    let id = ses("a");
+    crash_everywhere(
+        |store| create(store, &id),
+        |store| {
+            store.put_marker(&id, 1)?;
+            let guard = store.take_head(&id)?;
+            let (writes, head) = prompt(&id, "m", guard.head(), 1);
+            guard.commit(writes, head).map(|_| ())
+        },
+        |store, acknowledged| {
+            let head = store.head(&id).unwrap();
+            assert!(!acknowledged || head.issued == 1);
+            if head.issued == 1 {
+                assert_eq!(store.markers().unwrap(), [Marker { session: id.clone(), ticket: Some(1) }]);
+                assert_eq!(store.tickets(&id).unwrap().len(), 1);
+                let items = store.messages(&id, None, None).unwrap().items;
+                assert_eq!(items[0].parts[0].text().unwrap().text, "hello");
+            }
+            // What was not given out may be there in parts, and counts for nothing: the same prompt makes it whole.
+            if head.issued == 0 {
+                change_head(store, &id, |head| prompt(&id, "m", head, 1));
+                let items = store.messages(&id, None, None).unwrap().items;
+                assert_eq!((items.len(), items[0].parts.len()), (1, 1));
+            }
+        },
+    );
+}
+
+#[test]
+fn a_run_that_was_taken_stays_taken_and_its_commits_stay() {
+    let id = ses("a");
+    crash_everywhere(
+        |store| create(store, &id),
+        |store| {
+            let run = store.take_run(&id, 0)?;
+            for (text, completed) in [("begun", None), ("done", Some(2))] {
+                let part = text_part(&id, &msg("m"), &prt("x"), text);
+                run.commit(vec![part, assistant_message(&id, &msg("m"), 1, completed)])?;
+            }
+            Ok(())
+        },
+        |store, acknowledged| {
+            let number = store.run_number(&id).unwrap();
+            let items = store.messages(&id, None, None).unwrap().items;
+            assert!(items.is_empty() || number == 1, "a commit under a number that was not durable");
+            if acknowledged {
+                assert_eq!(items.len(), 1);
+            }
+            for item in items {
+                let finished = item.info.assistant().unwrap().time.completed.is_some();
+                let text = item.parts[0].text().unwrap().text.as_str();
+                assert!(finished || !acknowledged);
+                assert!(text == "done" || !finished, "the message is finished before its part");
+            }
+            assert_eq!(store.take_run(&id, number).unwrap().fence().0, number + 1);
+        },
+    );
+}
+
+#[test]
+fn a_deletion_goes_on_where_it_was() {
+    let id = ses("a");
+    crash_everywhere(
+        |store| {
+            create(store, &id);
+            change_head(store, &id, |head| prompt(&id, "m", head, 1));
+            store.put_deletion_marker(&id).unwrap();
+            change_head(store, &id, |head| (vec![], Head { state: HeadState::Deleted, ..head.clone() }));
+        },
+        |store| {
+            store.remove_session(&id)?;
+            let guard = store.take_head(&id)?;
+            let head = Head { state: HeadState::Removed, ..guard.head().clone() };
+            guard.commit(vec![], head)?;
+            store.remove_deletion_marker(&id)
+        },
+        |store, acknowledged| {
+            let head = store.head(&id).unwrap();
+            assert!(!acknowledged || head.state == HeadState::Removed);
+            if head.state == HeadState::Deleted {
+                assert_eq!(store.markers().unwrap().len(), 1, "nobody would find the deletion");
+                store.remove_session(&id).unwrap();
+            }
+            let session = Record::Session { project: "p".into(), id: id.clone() };
+            for gone in [
+                session,
+                Record::Message { session: id.clone(), id: msg("m") },
+                Record::Part { message: msg("m"), id: prt("m") },
+            ] {
+                assert_eq!(store.read(&gone).unwrap(), None, "{gone:?}");
+            }
+        },
+    );
+}
+
+#[test]
+fn what_was_removed_under_a_guard_stays_removed() {
+    let id = ses("a");
+    crash_everywhere(
+        |store| {
+            create(store, &id);
+            change_head(store, &id, |head| prompt(&id, "m", head, 1));
+        },
+        |store| {
+            let guard = store.take_head(&id)?;
+            let head = guard.head().clone();
+            let message = Record::Message { session: id.clone(), id: msg("m") };
+            let part = Record::Part { message: msg("m"), id: prt("m") };
+            guard.commit(vec![Write::Remove(message), Write::Remove(part)], head).map(|_| ())
+        },
+        |store, acknowledged| {
+            let items = store.messages(&id, None, None).unwrap().items;
+            assert!(items.is_empty() || !acknowledged);
+        },
+    );
+}
+
+#[test]
+fn a_failed_fsync_is_an_error_and_ends_readiness() {
+    let disk = Forgetful::new("/data");
+    let store = Store::open_on(disk.clone(), root(), Durability::Disk, Arc::new(Spread)).unwrap();
+    let tenant = store.tenant(&Tenant::default());
+    create(&tenant, &ses("a"));
+    store.probe().unwrap();
+    disk.fail_fsyncs(true);
+    assert!(matches!(tenant.put_marker(&ses("a"), 1), Err(StoreError::Io(_))));
+    disk.fail_fsyncs(false);
+    assert!(matches!(store.probe(), Err(StoreError::SyncFailed)));
+}
