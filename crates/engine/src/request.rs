@@ -6,6 +6,7 @@ use crate::turn::Transcript;
 use agents::Model;
 use models::{ChatMessage, ChatRequest, Endpoint, Secret, ToolCall, ToolChoice, ToolSpec, UserContent};
 use serde_json::{Map, Value};
+use std::sync::Arc;
 use wire::message::{Message, MessageWithParts};
 use wire::part::{Part, PartKind, ToolState};
 
@@ -86,7 +87,7 @@ pub(crate) fn switched(tools: Option<&Map<String, Value>>) -> Vec<wire::permissi
 }
 
 /// Messages with an error are left out, except aborted ones that have content.
-fn conversation(messages: &[MessageWithParts]) -> Vec<ChatMessage> {
+fn conversation(messages: &[Arc<MessageWithParts>]) -> Vec<ChatMessage> {
     let mut chat = Vec::new();
     for message in messages {
         match &message.info {

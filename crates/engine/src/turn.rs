@@ -6,6 +6,7 @@ use crate::engine::blocking;
 use crate::run::{Run, Settled, message_record};
 use run_protocol::{Ticket, TicketAnswer};
 use serde_json::json;
+use std::sync::Arc;
 use storage::{Record, Write};
 use wire::ids::MessageId;
 use wire::message::{AssistantMessage, Message, MessageError, MessageWithParts, Tokens, UserMessage};
@@ -14,7 +15,7 @@ use wire::session::Session;
 
 /// The messages that a run has loaded, oldest first.
 pub(crate) struct Transcript {
-    pub messages: Vec<MessageWithParts>,
+    pub messages: Vec<Arc<MessageWithParts>>,
 }
 
 /// What a run does next.
@@ -45,7 +46,7 @@ impl Transcript {
     pub(crate) async fn load(run: &Run, seen: u64) -> Result<Self, EngineError> {
         let (store, session) = (run.engine.tenant_store(&run.handle.key.tenant), run.handle.key.session.clone());
         let messages = blocking(move || {
-            let mut messages = store.messages(&session, None, None)?.items;
+            let mut messages = store.shared_messages(&session, None, None)?.items;
             let answered: std::collections::HashSet<MessageId> =
                 messages.iter().filter_map(|m| m.info.assistant()).map(|m| m.parent_id.clone()).collect();
             let mut unseen = Vec::new();
