@@ -164,6 +164,18 @@ impl Client {
         }
     }
 
+    /// Who said what, in order: the role and the joined text of each message.
+    pub async fn conversation(&self, session: &str) -> Vec<(String, String)> {
+        let messages = self.messages(session).await;
+        messages.iter().map(|m| (m["info"]["role"].as_str().unwrap_or_default().to_string(), text_of(m))).collect()
+    }
+
+    /// The tool parts of a session, in order.
+    pub async fn tool_parts(&self, session: &str) -> Vec<Value> {
+        let messages = self.messages(session).await;
+        messages.iter().flat_map(parts_of).filter(|part| part["type"] == "tool").cloned().collect()
+    }
+
     /// The session's status: `idle`, `busy` or `retry`.
     pub async fn status(&self, session: &str) -> String {
         let all = self.get("/session/status").await.ok();
@@ -186,6 +198,19 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 /// The body of a prompt with one text.
 pub fn text_prompt(text: &str) -> Value {
     json!({"parts": [{"type": "text", "text": text}]})
+}
+
+/// The parts of a message.
+///
+/// # Panics
+/// When it has none.
+pub fn parts_of(message: &Value) -> &Vec<Value> {
+    message["parts"].as_array().unwrap_or_else(|| panic!("no parts in {message}"))
+}
+
+/// The texts of a message's text parts, joined.
+pub fn text_of(message: &Value) -> String {
+    parts_of(message).iter().filter(|p| p["type"] == "text").filter_map(|p| p["text"].as_str()).collect()
 }
 
 /// The `id` of a record.

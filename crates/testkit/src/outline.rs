@@ -88,6 +88,15 @@ pub fn shown_texts(events: &[Event]) -> BTreeMap<String, String> {
     texts
 }
 
+/// The events up to the first `session.idle`.
+///
+/// # Panics
+/// When there is none.
+pub fn to_idle(events: &[Event]) -> &[Event] {
+    let end = events.iter().position(|e| e.kind() == "session.idle").expect("the session became idle");
+    &events[..=end]
+}
+
 /// All deltas of text, joined.
 pub fn joined_deltas(events: &[Event]) -> String {
     events
