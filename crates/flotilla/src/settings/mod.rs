@@ -88,8 +88,12 @@ impl Settings {
         Ok(settings)
     }
 
-    fn from_sources(sources: &Sources, environment: Environment) -> Result<Self, SettingError> {
+    fn from_sources(sources: &Sources, mut environment: Environment) -> Result<Self, SettingError> {
         let get = |name| sources.get(name);
+        if let Some(text) = get("opencode-config-content").texts.first() {
+            // It may have come from a file; those who look for it know the variable only.
+            environment.insert("OPENCODE_CONFIG_CONTENT".to_owned(), text.clone());
+        }
         let settings = Self {
             hostname: parse::text(&get("hostname"))?,
             port: parse::port(&get("port"))?,

@@ -75,10 +75,11 @@ fn secrets_come_from_files_and_are_never_shown() {
         ("FLOTILLA_REDIS_URL_FILE", url.as_str()),
         ("FLOTILLA_LOCK_URL_FILE", locks.as_str()),
         ("OPENCODE_SERVER_PASSWORD_FILE", &path("password", "hidden word\n")),
-        ("OPENCODE_CONFIG_CONTENT", "{\"hidden\":1}"),
+        ("OPENCODE_CONFIG_CONTENT_FILE", &path("content", "{\"hidden\":1}")),
     ];
     let settings = Settings::load(&Flags::new(), env(&variables)).unwrap();
     assert_eq!(settings.password.unwrap().expose(), "hidden word");
+    assert_eq!(settings.environment["OPENCODE_CONFIG_CONTENT"], "{\"hidden\":1}");
     assert_eq!(settings.redis_url.as_ref().unwrap().expose(), "redis://:hidden@h/");
     assert_eq!(settings.lock_urls.len(), 2);
     assert!(!format!("{:?}", settings.redis_url).contains("hidden"));
