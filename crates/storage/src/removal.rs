@@ -22,13 +22,14 @@ impl TenantStore {
         let record = self.path(&Record::Session { project: head.project, id: session.clone() })?;
         self.remove_file(&record)?;
         let messages = self.directory("storage/message").join(session.as_str());
+        // The parts first, and for good: their directories are found by the messages' names.
+        let parts = self.directory("storage/part");
         for name in self.names(&messages)? {
-            // The parts first: their directory is found by the message's name.
             if let Some(id) = stem(&name).and_then(|stem| MessageId::parse(stem).ok()) {
-                self.remove_directory(&self.directory("storage/part").join(id.as_str()))?;
+                self.remove_directory(&parts.join(id.as_str()))?;
             }
-            self.remove_file(&messages.join(name))?;
         }
+        self.inner.sync_directories([&*parts])?;
         self.remove_directory(&messages)?;
         for directory in ["flotilla/ticket", "flotilla/ask"] {
             self.remove_directory(&self.directory(directory).join(session.as_str()))?;
@@ -37,10 +38,9 @@ impl TenantStore {
         for record in &single {
             self.remove_file(&self.path(record)?)?;
         }
-        let parents = ["storage/message", "storage/part", "storage/todo", "storage/session_diff"]
+        let changed = ["storage/message", "storage/todo", "storage/session_diff", "flotilla/ticket", "flotilla/ask"]
             .map(|name| self.directory(name));
-        let project = record.parent().map(Path::to_path_buf);
-        self.inner.sync_directories(parents.iter().chain(&project).map(PathBuf::as_path))
+        self.inner.sync_directories(changed.iter().map(PathBuf::as_path).chain(record.parent()))
     }
 
     fn names(&self, directory: &Path) -> Result<Vec<String>> {

@@ -52,11 +52,14 @@ pub struct DirectoryLock {
     _file: std::fs::File,
 }
 
+/// Every entry of a cache bears the tenant.
+type ViewKey = (Tenant, SessionId);
+
 pub(crate) struct Inner {
     pub(crate) disk: Arc<dyn Disk>,
     /// Only with durability `disk`.
     pub(crate) sync: Option<Syncer>,
-    pub(crate) views: Mutex<Bounded<(Tenant, SessionId), Arc<Mutex<View>>>>,
+    pub(crate) views: Mutex<Bounded<ViewKey, Arc<Mutex<View>>>>,
     pub(crate) rows: Mutex<Bounded<PathBuf, Arc<Mutex<Rows>>>>,
     root: PathBuf,
     entropy: Arc<dyn Entropy>,

@@ -170,11 +170,11 @@ impl View {
         order: &Order,
     ) -> Result<Option<Arc<MessageWithParts>>> {
         let epoch = self.epoch;
-        if let Some(content) = self.slots.get_mut(order).and_then(|slot| slot.content.as_mut()) {
-            if content.epoch == epoch || content.is_current(store, session, &order.1)? {
-                content.epoch = epoch;
-                return Ok(Some(Arc::clone(&content.item)));
-            }
+        if let Some(content) = self.slots.get_mut(order).and_then(|slot| slot.content.as_mut())
+            && (content.epoch == epoch || content.is_current(store, session, &order.1)?)
+        {
+            content.epoch = epoch;
+            return Ok(Some(Arc::clone(&content.item)));
         }
         self.drop_content(&order.1);
         let Some(mut content) = read_message(store, session, &order.1)? else {
