@@ -2,16 +2,16 @@
 --   session|'', fence|'', record|'', version, status|'', 64 random bits, body
 -- Returns the indexes (from 0) of the entries that are fenced out.
 --
--- log    stream, id <n>-<random>: n grows by one, the random half makes the id unlike any of another log's. Fields: t, the
---        time of the entry, and b, its body.
+-- log    stream, id <n>-<random>: n grows by one, the random half makes the id unlike any of another log's. Fields: t,
+--        the time of the entry, and b, its body.
 -- meta   hash of the log: last (the newest id), bytes (what its entries take), oldest (the time of its oldest entry)
 --
--- The log is capped by its own count of bytes, which is exact where a MAXLEN by number could only guess, and by age. What
--- is dropped for its age is dropped by the next append; both keys expire together when no append follows.
+-- The log is capped by its own count of bytes, which is exact where a MAXLEN by number could only guess, and by age.
+-- What is dropped for its age is dropped by the next append; both keys expire together when no append follows.
 local ENTRY_OVERHEAD = 128
 local TRIMMED_AT_ONCE = 200
 
--- Drops the oldest entries while they are too many bytes or too old, never the newest. Bounded: the next append goes on.
+-- Drops the oldest entries while all are too large or they too old, never the newest. Bounded: the next append goes on.
 local function trim(tenant, now, bytes, oldest)
   for _ = 1, TRIMMED_AT_ONCE do
     if bytes <= LOG_BYTES and oldest > now - LOG_AGE_MS then break end
@@ -24,8 +24,8 @@ local function trim(tenant, now, bytes, oldest)
   return bytes, oldest
 end
 
--- True if this version of the record, or a newer one, is out; else remembers that this one is. Versions are plain digits of
--- one width, so that they compare alike in every locale.
+-- True if this version of the record, or a newer one, is out; else remembers that this one is. Versions are plain
+-- digits of one width, so that they compare alike in every locale.
 local function is_old(s, record, version)
   if record == '' then return false end
   local out = redis.call('HGET', versions(s), record)

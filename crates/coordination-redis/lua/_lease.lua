@@ -1,7 +1,7 @@
--- What several operations do with a lease. `s` is "tenant/session"; `rid`, `att` and `fence` are '' where there is none.
+-- What several operations do with a lease. `s` is "tenant/session"; `rid`, `att` and `fence` are '' where none is.
 --
--- lease hash: rid att fence kind want status abort.  Kept in step with it: the owner's `runs` set, `due` while there is no
--- owner, and `busy`, which holds the status of each lease of a tenant.
+-- lease hash: rid att fence kind want status abort.  Kept in step with it: the owner's `runs` set, `due` while there is
+-- no owner, and `busy`, which holds the status of each lease of a tenant.
 
 local BUSY = '{"type":"busy"}'
 
@@ -17,8 +17,8 @@ local function is_alive(rid)
   return beat and string.sub(beat, 1, 1) ~= 'x'
 end
 
--- The mark to report to a replica that knows another one, else false. Who is told is entered into the new fleet at once,
--- so that what it adopts there can be buried.
+-- The mark to report to a replica that knows another one, else false. Who is told is entered into the new fleet at
+-- once, so that what it adopts there can be buried.
 local function reborn(rid, known, proposal)
   redis.call('SET', born(), proposal, 'NX')
   local mark = redis.call('GET', born())

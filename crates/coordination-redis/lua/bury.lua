@@ -1,6 +1,6 @@
 -- KEYS: 1 alive   ARGV: 1 replica, 2 the beat that was seen, 3 how many leases at once
--- Returns {'lives'}, or {'more'|'done', number of leases freed}. The mark makes a burial that broke off go on: the replica
--- is dead for itself, while others still see its last beat until nothing is left of it.
+-- Returns {'lives'}, or {'more'|'done', number of leases freed}. The mark makes a burial that broke off go on: the
+-- replica is dead for itself, while others still see its last beat until nothing is left of it.
 local rid, beat = ARGV[1], ARGV[2]
 
 local current = redis.call('HGET', alive(), rid)

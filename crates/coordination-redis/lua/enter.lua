@@ -1,4 +1,5 @@
--- KEYS: 1 lease   ARGV: 1 s, 2 replica, 3 the mark it knows, 4 proposal, 5 attempt, 6 kind, 7 ticket, 8 '1' if open before
+-- KEYS: 1 lease
+-- ARGV: 1 s, 2 replica, 3 the mark it knows, 4 proposal, 5 attempt, 6 kind, 7 ticket, 8 '1' if it was open before
 -- Returns {'won'}, {'waiting'}, {'busy'} or {'reborn', mark}.
 local s, rid, att, is_exclusive = ARGV[1], ARGV[2], ARGV[5], ARGV[6] == 'exclusive'
 

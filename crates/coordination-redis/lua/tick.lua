@@ -1,6 +1,7 @@
--- KEYS: 1 alive   ARGV: 1 replica, 2 the mark it knows, 3 proposal, 4 how many pokes are acknowledged, then s and count of
--- each, then the tenants whose log it follows
--- Returns {'reborn', mark}, {'buried'} or {'alive', {replica, beat, ...}, owned, {s, count, ...}, due, {newest id|'', ...}}.
+-- KEYS: 1 alive   ARGV: 1 replica, 2 the mark it knows, 3 proposal, 4 how many pokes are acknowledged, then s and count
+-- of each, then the tenants whose log it follows
+-- Returns {'reborn', mark}, {'buried'}
+-- or {'alive', {replica, beat, ...}, owned, {s, count, ...}, due, {newest id|'', ...}}.
 local rid, acknowledged = ARGV[1], tonumber(ARGV[4])
 
 local mark = reborn(rid, ARGV[2], ARGV[3])

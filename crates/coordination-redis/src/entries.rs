@@ -43,8 +43,8 @@ pub struct Message {
 }
 
 impl Message {
-    /// Parses what `_append.lua` wrote: the previous id in a line, then for each entry a line `<id> <length>` and the body,
-    /// or a line `<id> -` and no body. `None` if it is no such message.
+    /// Parses what `_append.lua` wrote: the previous id in a line, then for each entry a line `<id> <length>` and the
+    /// body, or a line `<id> -` and no body. `None` if it is no such message.
     pub fn parse(mut rest: Bytes) -> Option<Self> {
         let previous = line(&mut rest)?;
         let mut entries = Vec::new();

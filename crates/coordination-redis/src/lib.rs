@@ -1,7 +1,7 @@
 //! The coordination ports on Redis.
 //!
-//! Each operation is one script and one round trip over one multiplexed connection; a second connection carries Pub/Sub.
-//! Everything is sent at most once: an operation whose answer did not come in time is the caller's to repeat.
+//! Each operation is one script and one round trip over one multiplexed connection; a second connection carries
+//! Pub/Sub. Everything is sent at most once: an operation whose answer did not come in time is the caller's to repeat.
 
 mod backoff;
 mod channels;

@@ -9,7 +9,8 @@ use wire::clock::Entropy;
 /// The settings of the Redis backend.
 #[derive(Clone)]
 pub struct RedisSettings {
-    /// The Redis that leases, registry and event logs are on: `redis://[user:password@]host[:port][/db]`, or `rediss://`.
+    /// The Redis that leases, registry and event logs are on: `redis://[user:password@]host[:port][/db]`, or
+    /// `rediss://`.
     pub url: String,
     /// The independent masters that locks are taken on; none: the one above.
     pub lock_urls: Vec<String>,

@@ -39,8 +39,8 @@ pub enum StartError {
 pub struct RedisPorts;
 
 impl RedisPorts {
-    /// Connects, looks whether the server will do, and gives the ports. Connections are kept, and replaced, until the last
-    /// port is dropped. Lock masters may be down. Must be called within a Tokio runtime.
+    /// Connects, looks whether the server will do, and gives the ports. Connections are kept, and replaced, until the
+    /// last port is dropped. Lock masters may be down. Must be called within a Tokio runtime.
     ///
     /// Takes `answer_within` at most per question; cancelling is safe.
     pub async fn connect(settings: RedisSettings) -> Result<Ports, StartError> {

@@ -1,4 +1,5 @@
-//! What every backend must do, as tests to be run against each: [`conformance_tests!`](crate::conformance_tests) makes them.
+//! What every backend must do, as tests to be run against each: [`conformance_tests!`](crate::conformance_tests) makes
+//! them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 pub mod events;

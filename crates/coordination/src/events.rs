@@ -77,7 +77,8 @@ pub type Subscription = mpsc::Receiver<Appended>;
 pub trait EventLog: Send + Sync {
     /// Appends a batch in order, at most once. Entries of a fenced-out run and of records that are out in a newer
     /// version are left out.
-    /// Returns the indexes of those left out because of their fence.
+    /// Returns the indexes of those left out because of their fence: their session's lease bears another, or there is
+    /// none. The newest batch, when it is sent again, gets the same answer.
     async fn publish(
         &self,
         tenant: &Tenant,

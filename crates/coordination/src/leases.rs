@@ -42,7 +42,8 @@ pub struct Enter {
 pub enum Entered {
     /// The lease is this attempt's. A repeated call says so again.
     Won,
-    /// Another replica works; it was told that there is more.
+    /// Another replica works; it was told that there is more. Or the wisher was buried and does not know it yet: then
+    /// the lease is left to whoever claims it.
     Waiting,
     /// Another works, and an exclusive operation does not wait.
     Busy,
@@ -91,10 +92,11 @@ pub trait Leases: Send + Sync {
     async fn hand_over(&self, key: &SessionKey, attempt: &Attempt, delay_ms: u64) -> Result<()>;
 
     /// Takes the own lease back after a burial or a rebirth: works if it is missing, or ownerless with the same fence.
+    /// A lease that bears the attempt still becomes this replica's, whatever the replica was called before.
     async fn adopt(&self, key: &SessionKey, replica: &ReplicaId, attempt: &Attempt, fence: Fence) -> Result<Adopted>;
 
     /// Takes up to `attempts.len()` of the leases that are due, one per attempt. To be confirmed before the guard is
-    /// taken.
+    /// taken. A repeated call says again what the first one took.
     async fn claim(&self, replica: &ReplicaId, born: &Born, attempts: &[Attempt])
     -> Result<Vec<(SessionKey, Attempt)>>;
 

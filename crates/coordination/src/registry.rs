@@ -38,7 +38,7 @@ pub enum Ticked {
     },
     /// Somebody buried it: it must join under a new id, and adopt what it runs.
     Buried,
-    /// The backend forgot everything; it bears this mark now.
+    /// The backend forgot everything; it bears this mark now. The replica is in the new fleet already, under its id.
     Reborn(Born),
 }
 

@@ -7,6 +7,7 @@ use coordination::{LogLimits, Ports};
 use coordination_redis::{RedisPorts, RedisSettings};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use testkit::RedisServer;
 use wire::clock::Entropy;
 
@@ -29,7 +30,9 @@ pub struct Redis {
 impl Redis {
     pub async fn start() -> Self {
         let server = RedisServer::start().await;
-        let settings = RedisSettings::new(server.url(), Arc::new(Different::default()));
+        let mut settings = RedisSettings::new(server.url(), Arc::new(Different::default()));
+        // On a machine that is busy with other tests, 50 ms are no sign of a server that hangs.
+        settings.lock_answer_within = Duration::from_millis(500);
         Self { server, settings }
     }
 }
@@ -44,7 +47,10 @@ pub async fn world(log: LogLimits) -> Redis {
 #[async_trait]
 impl World for Redis {
     async fn ports(&self) -> Ports {
-        RedisPorts::connect(self.settings.clone()).await.expect("the server answers")
+        match RedisPorts::connect(self.settings.clone()).await {
+            Ok(ports) => ports,
+            Err(error) => panic!("{error}"),
+        }
     }
 
     async fn forget(&self) {
