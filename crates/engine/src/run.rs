@@ -48,6 +48,8 @@ pub(crate) enum StopReason {
     Lost,
     /// The replica's time is over: what runs is recorded as interrupted.
     Interrupted,
+    /// Ownership can no longer be proven: what runs is recorded as interrupted, the run parks.
+    Frozen,
 }
 
 /// Tells a step to stop, and why.
@@ -374,6 +376,10 @@ impl Run {
             match stop.reason() {
                 Some(StopReason::Lost) => return Err(EngineError::Lost),
                 Some(StopReason::Interrupted) => return Ok(Some(End::HandOver { delay_ms: 0 })),
+                Some(StopReason::Frozen) => {
+                    head = self.read_head().await?;
+                    continue;
+                }
                 Some(StopReason::Aborted { upto }) => {
                     self.settle_aborted(upto, outcome.message).await?;
                     return Ok(None);
@@ -396,6 +402,9 @@ impl Run {
                 () = self.handle.poke.notified() => {}
             }
             self.engine.0.waiters.wake(&self.handle.key);
+            if self.engine.0.replica.is_frozen() {
+                return StopReason::Frozen;
+            }
             match self.read_head().await {
                 Ok(head) => match Look::at(&head) {
                     Look::Go => {}
@@ -571,12 +580,12 @@ impl Run {
     async fn wait_for_thaw(&self) -> Result<(), EngineError> {
         while self.engine.0.replica.is_frozen() {
             tokio::select! {
-                () = tokio::time::sleep(Duration::from_millis(100)) => {}
-                reason = self.watch() => match reason {
-                    StopReason::Lost => return Err(EngineError::Lost),
-                    StopReason::Aborted { .. } => return Ok(()),
-                    StopReason::Interrupted => {}
-                },
+                () = tokio::time::sleep(Duration::from_millis(500)) => {}
+                () = self.handle.lost.cancelled() => return Err(EngineError::Lost),
+            }
+            // A cut-off owner looks at the head by itself: an abort reaches it through the store.
+            if Look::at(&self.read_head().await?) != Look::Go {
+                return Ok(());
             }
         }
         Ok(())

@@ -8,7 +8,7 @@ use crate::run::session_record;
 use coordination::SessionKey;
 use run_protocol::{Head, HeadState, RecordVersion};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use storage::{Page, Record, SessionFilter, StoreError, Write};
 use wire::ids::{MessageId, SessionId};
 use wire::message::{MessageWithParts, Tokens};
@@ -161,18 +161,23 @@ impl Engine {
         Ok(summary.map_or_else(|| json!([]), |summary| summary["diffs"].clone()))
     }
 
-    /// What the sessions of a directory that are at work are doing.
+    /// What the sessions of a directory that are at work are doing: those whose head is open. The lease says what its
+    /// owner does; where there is none, somebody will take the work up.
     pub async fn statuses(&self, scope: &Scope) -> Result<BTreeMap<SessionId, SessionStatus>, EngineError> {
-        let statuses = self.0.ports.leases.statuses(&scope.tenant).await.map_err(crate::replica::unavailable)?;
+        let leases = self.0.ports.leases.statuses(&scope.tenant).await.map_err(crate::replica::unavailable)?;
         let directory = scope.directory.to_string_lossy().into_owned();
         let store = self.tenant_store(&scope.tenant);
         blocking(move || {
+            let marked: BTreeSet<SessionId> = store.markers()?.into_iter().map(|marker| marker.session).collect();
             let mut shown = BTreeMap::new();
-            for (id, status) in statuses {
-                let status = serde_json::from_str(&status).unwrap_or(SessionStatus::Busy);
-                let is_here = found(store.session(&id))?.is_some_and(|session| session.directory == directory);
-                if is_here && status != SessionStatus::Idle {
-                    shown.insert(id, status);
+            for id in marked {
+                let is_open = found(store.head(&id))?.is_some_and(|head| head.is_live() && head.is_open());
+                if is_open && found(store.session(&id))?.is_some_and(|session| session.directory == directory) {
+                    let status = leases.get(&id).and_then(|status| serde_json::from_str(status).ok());
+                    shown.insert(
+                        id,
+                        status.filter(|status| *status != SessionStatus::Idle).unwrap_or(SessionStatus::Busy),
+                    );
                 }
             }
             Ok(shown)

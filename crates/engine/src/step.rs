@@ -440,7 +440,7 @@ impl Writing<'_> {
         let session = self.scene.session.id.clone();
         let error = match self.stop.reason() {
             Some(StopReason::Aborted { .. }) => MessageError::aborted(),
-            Some(StopReason::Interrupted) => {
+            Some(StopReason::Interrupted | StopReason::Frozen) => {
                 self.calls.settle_or_interrupt(self.run, Duration::from_millis(500)).await?;
                 self.close_reasoning().await?;
                 self.close_text().await?;
