@@ -1,5 +1,7 @@
 //! The power goes after every single operation: what was acknowledged is there, and nothing is half there.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use run_protocol::{Head, HeadState};

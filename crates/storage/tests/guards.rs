@@ -1,5 +1,7 @@
 //! Guards: who may write, with real files and real threads.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use run_protocol::{Fence, Head};

@@ -1,5 +1,7 @@
 //! Records: written, listed, paged, kept as they were.
 
+#![allow(clippy::unwrap_used)]
+
 mod support;
 
 use run_protocol::{Fence, Head, HeadState};
