@@ -47,7 +47,11 @@ pub(crate) async fn apply(State(server): State<Shared>, request: Request, next: 
     let mut response =
         if request.method() == Method::OPTIONS { preflight(request.headers()) } else { next.run(request).await };
     let headers = response.headers_mut();
-    headers.append(header::VARY, HeaderValue::from_static("Origin"));
+    let vary = match headers.get(header::VARY).and_then(|vary| vary.to_str().ok()) {
+        Some(vary) => HeaderValue::from_str(&format!("{vary}, Origin")).ok(),
+        None => None,
+    };
+    headers.insert(header::VARY, vary.unwrap_or(HeaderValue::from_static("Origin")));
     if let Some(origin) = origin {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
     }

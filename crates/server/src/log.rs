@@ -51,7 +51,7 @@ pub(crate) async fn record(State(server): State<Shared>, request: Request, next:
     let begun = Instant::now();
     let entropy = server.app.entropy.as_ref();
     let id = given_id(request.headers()).unwrap_or_else(|| random_hex(entropy));
-    let (trace, parent) = match given_trace(request.headers()) {
+    let (trace_id, parent) = match given_trace(request.headers()) {
         Some((trace, span)) => (trace.to_owned(), span.to_owned()),
         None => (random_hex(entropy), String::new()),
     };
@@ -62,7 +62,7 @@ pub(crate) async fn record(State(server): State<Shared>, request: Request, next:
     let session = session.as_ref().map_or("", SessionId::as_str);
     let tenant = &server.app.tenant;
     let span = tracing::info_span!(
-        "request", id, trace_id = trace, parent_span_id = parent, %tenant, session, %method, route
+        "request", id, trace_id, parent_span_id = parent, %tenant, session, %method, route
     );
     let mut response = async {
         // A handler that panics takes its own request with it and nothing else.
@@ -70,16 +70,15 @@ pub(crate) async fn record(State(server): State<Shared>, request: Request, next:
         let response = answered.unwrap_or_else(|_| Error::Internal("a handler panicked".into()).into_response());
         explain(response, entropy)
     }
-    .instrument(span.clone())
+    .instrument(span)
     .await;
     let took = begun.elapsed();
     let status = response.status().as_u16();
     server.metrics.count(route, &method, status, took);
-    let latency_ms = took.as_secs_f64() * 1000.0;
-    span.in_scope(|| {
-        let replica = server.app.engine.replica();
-        tracing::info!(%id, %tenant, session, %replica, %method, route, status, latency_ms, "request");
-    });
+    let latency_ms = took.as_micros() as f64 / 1000.0;
+    let replica = server.app.engine.replica();
+    // Outside the span, whose fields would stand in the line twice.
+    tracing::info!(%id, trace_id, %tenant, session, %replica, %method, route, status, latency_ms, "request");
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
         headers.insert(REQUEST_ID, id);
