@@ -26,7 +26,7 @@ elif [ "$(id -u)" -ne 0 ]; then
         echo "Missing: ${missing[*]}. Run as root: $by_hand" >&2
         exit 1
     fi
-    as_root=(sudo env)
+    as_root=(sudo)
 fi
 
 echo "Installing ${missing[*]}" >&2

@@ -21,10 +21,11 @@ struct Up {
 }
 
 impl Up {
-    fn launch(folder: &Path, port: u16) -> Process {
+    fn launch(folder: &Path, port: u16, more: &[&str]) -> Process {
         Launch::new("flotilla up", env!("CARGO_BIN_EXE_flotilla"))
-            .args(["up", "--replicas", "2", "--demo", "--port", &port.to_string(), "--data-dir"])
+            .args(["up", "--replicas", "2", "--port", &port.to_string(), "--data-dir"])
             .args([folder.join("data")])
+            .args(more)
             .env("HOME", folder.to_str().unwrap())
             .directory(folder)
             .start()
@@ -33,9 +34,27 @@ impl Up {
     /// Starts a fleet and waits until it says that it is up.
     async fn start() -> Self {
         let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
-        let mut process = Self::launch(folder.path(), port);
-        process.wait_line(BOUND, |line| line.starts_with("Ctrl-C").then_some(())).await.unwrap();
-        Self { folder, port, process }
+        let process = Self::launch(folder.path(), port, &["--demo"]);
+        let mut up = Self { folder, port, process };
+        up.is_up().await;
+        up
+    }
+
+    /// Waits for the last line that it prints when all answers.
+    async fn is_up(&mut self) {
+        self.process.wait_line(BOUND, |line| line.starts_with("Ctrl-C").then_some(())).await.unwrap();
+    }
+
+    /// An answer of the fleet.
+    async fn ask(&self, path: &str, body: Option<&'static str>) -> reqwest::Result<String> {
+        let _installed_before = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build()?;
+        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        let request = match body {
+            None => client.get(url),
+            Some(body) => client.post(url).header("content-type", "application/json").body(body),
+        };
+        request.send().await?.error_for_status()?.text().await
     }
 
     fn run_dir(&self) -> PathBuf {
@@ -44,10 +63,7 @@ impl Up {
 
     /// Whether the balancer answers, with a replica behind it.
     async fn answers(&self) -> bool {
-        let _installed_before = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(5)).build().unwrap();
-        let answer = client.get(format!("http://127.0.0.1:{}/livez", self.port)).send().await;
-        answer.is_ok_and(|response| response.status().is_success())
+        self.ask("/livez", None).await.is_ok()
     }
 
     /// Waits until no process of `family` lives and the directory is gone.
@@ -110,6 +126,7 @@ async fn one_command_starts_it_and_one_ctrl_c_ends_it() {
     assert!(said.contains(&format!("  opencode attach {url}\n")), "{said}");
     assert!(said.contains(&format!("  curl -s {url}/global/health\n")), "{said}");
     assert!(said.contains(up.folder.path().join("data").to_str().unwrap()), "{said}");
+    assert!(!said.contains("No model provider"), "there is the demo: {said}");
     let family = family(&up);
     up.process.signal(Signal::INT);
     assert!(up.process.wait_exit(BOUND).await.success());
@@ -125,15 +142,27 @@ async fn a_killed_fleet_leaves_nothing() {
     up.process.kill();
     up.is_gone(&family).await;
     // The next fleet on the same data directory starts as if nothing had been.
-    up.process = Up::launch(up.folder.path(), up.port);
-    up.process.wait_line(BOUND, |line| line.starts_with("Ctrl-C").then_some(())).await.unwrap();
+    up.process = Up::launch(up.folder.path(), up.port, &[]);
+    up.is_up().await;
     assert!(up.answers().await);
+}
+
+#[tokio::test]
+async fn sessions_stay() {
+    let mut up = Up::start().await;
+    up.ask("/session", Some(r#"{"title":"a session that stays"}"#)).await.unwrap();
+    up.process.signal(Signal::TERM);
+    assert!(up.process.wait_exit(BOUND).await.success());
+    up.process = Up::launch(up.folder.path(), up.port, &[]);
+    up.is_up().await;
+    assert!(up.ask("/session", None).await.unwrap().contains("a session that stays"));
+    assert!(up.process.stdout().contains("No model provider is configured"), "{}", up.process.stdout());
 }
 
 #[tokio::test]
 async fn a_fleet_that_is_stopped_while_it_starts_leaves_nothing() {
     let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
-    let mut up = Up { process: Up::launch(folder.path(), port), folder, port };
+    let mut up = Up { process: Up::launch(folder.path(), port, &[]), folder, port };
     eventually(BOUND, "the first program", || async {
         children(up.process.id()).iter().any(|(_, line)| line.contains("redis-server")).then_some(())
     })
@@ -164,9 +193,9 @@ async fn a_program_that_dies_is_started_again() {
 #[tokio::test]
 async fn what_is_taken_is_told_in_one_line() {
     let up = Up::start().await;
-    is_refused(Up::launch(up.folder.path(), free_port()), "another `flotilla up` runs on").await;
+    is_refused(Up::launch(up.folder.path(), free_port(), &[]), "another `flotilla up` runs on").await;
     let folder = tempfile::tempdir().unwrap();
-    is_refused(Up::launch(folder.path(), up.port), &format!("port {} on 127.0.0.1 is taken", up.port)).await;
+    is_refused(Up::launch(folder.path(), up.port, &[]), &format!("port {} on 127.0.0.1 is taken", up.port)).await;
     assert!(!folder.path().join("data").exists());
     assert!(up.answers().await, "the first fleet is in peace");
 }
