@@ -1,5 +1,7 @@
-//! Log lines on stderr.
+//! What is logged on stderr, and what is traced.
 
+use crate::lines::Lines;
+use opentelemetry_sdk::trace::SdkTracer;
 use std::fmt;
 use std::io::{IsTerminal, stderr};
 use tracing::level_filters::LevelFilter;
@@ -68,16 +70,15 @@ const OURS: [&str; 12] = [
     "wire",
 ];
 
-/// Starts logging. Call it once, before anything that may log.
+/// Starts logging and tracing. Call it once, before anything that may log.
 ///
-/// Libraries that are not ours tell warnings only: what an HTTP client logs in detail may hold keys.
-pub fn start(format: Format, Level(level): Level) {
-    let filter =
-        Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(OURS.iter().map(|name| (*name, level)));
-    let lines = tracing_subscriber::fmt::layer().with_writer(stderr);
-    let lines = match format {
-        Format::Human => lines.with_ansi(stderr().is_terminal()).boxed(),
-        Format::Json => lines.json().flatten_event(true).boxed(),
-    };
-    tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+/// Libraries that are not ours tell warnings only: what an HTTP client logs in detail may hold keys. Spans are followed
+/// from `info` on, however little is logged: without them there is no trace to pass on.
+pub fn start(format: Format, Level(level): Level, tracer: SdkTracer) {
+    let of_ours = |level| OURS.iter().map(move |name| (*name, level));
+    let logged = Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(of_ours(level));
+    let traced = Targets::new().with_targets(of_ours(level.max(LevelFilter::INFO)));
+    let lines = Lines::new(format, stderr().is_terminal());
+    let spans = tracing_opentelemetry::layer().with_tracer(tracer).with_location(false).with_threads(false);
+    tracing_subscriber::registry().with(spans.with_filter(traced)).with(lines.with_filter(logged)).init();
 }

@@ -2,15 +2,18 @@
 
 mod cli;
 mod health;
+mod lines;
 mod listen;
 mod logging;
 mod serve;
 mod settings;
 mod system;
+mod telemetry;
 mod up;
 
 use crate::cli::Request;
 use crate::settings::{Environment, FleetSettings, SettingError, Settings, Sources, table::Scope};
+use crate::telemetry::Telemetry;
 use std::env;
 use std::future::Future;
 use std::process::ExitCode;
@@ -47,12 +50,17 @@ fn run(request: Request) -> anyhow::Result<()> {
     match request {
         Request::Serve(flags) => {
             let settings = Settings::load(&flags, environment()?)?;
-            logging::start(settings.log_format, settings.log_level);
-            block_on(Builder::new_multi_thread(), serve::run(settings))
+            let telemetry = Telemetry::start(&settings.environment)?;
+            logging::start(settings.log_format, settings.log_level, telemetry.tracer());
+            let ended = block_on(Builder::new_multi_thread(), serve::run(settings));
+            telemetry.end();
+            ended
         }
         Request::Up(flags) => {
             let settings = FleetSettings::load(&flags, environment()?)?;
-            logging::start(settings.each.log_format, settings.each.log_level);
+            // Nothing of the fleet's own is traced: each replica exports by itself.
+            let telemetry = Telemetry::start(&Environment::new())?;
+            logging::start(settings.each.log_format, settings.each.log_level, telemetry.tracer());
             // Its children die with the thread that started them: with one thread that is the process.
             block_on(Builder::new_current_thread(), up::run(settings))
         }
