@@ -2,7 +2,7 @@
 
 use crate::disk::Stamp;
 use crate::error::{Result, if_there};
-use crate::record::stem;
+use crate::record::{name, stem};
 use crate::store::TenantStore;
 use crate::sync::lock;
 use serde::Deserialize;
@@ -102,7 +102,7 @@ impl TenantStore {
         admits: impl Fn(&Row) -> bool,
     ) -> Result<Vec<Session>> {
         let projects = match project {
-            Some(project) => vec![project.to_owned()],
+            Some(project) => vec![name(project)?.to_owned()],
             None => self.projects()?,
         };
         let mut found = Vec::new();
@@ -142,7 +142,7 @@ impl Rows {
     fn refresh(&mut self, store: &TenantStore, directory: &Path) -> Result<usize> {
         let entries = if_there(store.inner.disk.list_stamped(directory), directory)?.unwrap_or_default();
         let mut rows = HashMap::with_capacity(entries.len());
-        let mut bytes = 64;
+        let mut bytes = 512;
         for (name, stamp) in entries {
             let Some(id) = stem(&name).and_then(|stem| SessionId::parse(stem).ok()) else { continue };
             let row = match self.rows.remove(&name) {

@@ -124,7 +124,8 @@ pub(crate) const DIRECTORIES: [&str; 15] = [
     "flotilla/probe",
 ];
 
-fn name(text: &str) -> Result<&str> {
+/// A name from outside that is safe to join to a path.
+pub(crate) fn name(text: &str) -> Result<&str> {
     let known = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
     if (1..=128).contains(&text.len()) && text.bytes().all(known) {
         Ok(text)

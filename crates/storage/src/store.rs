@@ -116,6 +116,14 @@ impl Store {
         TenantStore { inner: Arc::clone(&self.inner), tenant: tenant.clone(), root: root.into() }
     }
 
+    /// The tenants that have anything stored, and the default one.
+    pub fn tenants(&self) -> Result<Vec<Tenant>> {
+        let path = self.inner.root.join("tenants");
+        let names = if_there(self.inner.disk.list(&path), &path)?.unwrap_or_default();
+        let others = names.iter().filter_map(|name| Tenant::parse(name).ok()).filter(|tenant| !tenant.is_default());
+        Ok(std::iter::once(Tenant::default()).chain(others).collect())
+    }
+
     /// Claims the directory for this process; `Locked` while another one has it. It ends with the value, or the process.
     pub fn lock_directory(&self) -> Result<DirectoryLock> {
         let path = self.inner.root.join("flotilla/lock");

@@ -274,11 +274,15 @@ fn tenants_do_not_see_each_other() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path().into(), Durability::Os, std::sync::Arc::new(Spread)).unwrap();
     let (one, two) = (store.tenant(&Tenant::parse("one").unwrap()), store.tenant(&Tenant::parse("two").unwrap()));
+    assert_eq!(store.tenants().unwrap(), [Tenant::default()]);
     assert_eq!(two.sessions(&SessionFilter::default()).unwrap(), []);
     assert_eq!(two.markers().unwrap(), []);
     create(&one, &ses("a"));
     create(&two, &ses("a"));
     change_head(&one, &ses("a"), |head| prompt(&ses("a"), "m", head, 1));
+    assert_eq!(store.tenants().unwrap().len(), 3);
+    let outside = SessionFilter { project: Some("../../tenants/two/storage/session/p".into()), ..Default::default() };
+    assert!(one.sessions(&outside).is_err());
     assert_eq!(one.messages(&ses("a"), None, None).unwrap().items.len(), 1);
     assert_eq!(two.messages(&ses("a"), None, None).unwrap().items.len(), 0);
     assert!(matches!(store.tenant(&Tenant::default()).session(&ses("a")), Err(StoreError::NotFound)));
