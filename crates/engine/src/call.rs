@@ -5,6 +5,7 @@ use crate::commit::body;
 use crate::engine::{Counters, Engine};
 use crate::run::{Run, Stop, StopReason};
 use crate::step::{Scene, put_part};
+use crate::trace;
 use crate::turn::interrupt;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -15,6 +16,7 @@ use storage::{Record, Write};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tools::{Ask, Call, Host, Output, Registry, Resolved, Tool, ToolError};
+use tracing::Instrument;
 use wire::message::MessageError;
 use wire::part::{Part, PartKind, Span, ToolPart, ToolState};
 use wire::permission::CallRef;
@@ -134,8 +136,8 @@ fn spawn(
         host: host.clone(),
         settings: run.engine.0.settings.tools.clone(),
     };
-    let span = tracing::info_span!("tool", tool = tool.name());
-    calls.running.spawn(tracing::Instrument::instrument(perform(host, tool, input, call, is_loop), span));
+    let span = trace::tool(&call.identity, tool.name(), &call.call_id);
+    calls.running.spawn(perform(host, tool, input, call, is_loop).instrument(span));
 }
 
 async fn perform(host: Arc<CallHost>, tool: Arc<dyn Tool>, input: Value, call: Call, is_loop: bool) -> Ended {
@@ -155,6 +157,7 @@ async fn perform(host: Arc<CallHost>, tool: Arc<dyn Tool>, input: Value, call: C
     }
     let result = tool.run(input, &call).await;
     let rejected = matches!(result, Err(ToolError::Rejected { feedback: None }));
+    trace::tool_ended(&result);
     match host.end(result).await {
         Ok(()) if rejected => Ended::Rejected,
         Ok(()) => Ended::Done,

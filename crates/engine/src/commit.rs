@@ -6,6 +6,7 @@ use coordination::{CoordinationError, SessionKey};
 use run_protocol::{Fence, Head, HeadState};
 use std::time::Duration;
 use storage::{StoreError, TenantStore, Write};
+use tracing::Instrument;
 use wire::ids::SessionId;
 use wire::session::Session;
 
@@ -65,7 +66,9 @@ impl Engine {
         T: Send + 'static,
         F: Fn(&mut Head, &Under<'_>) -> Result<Decision<T>, EngineError> + Send + Sync + 'static,
     {
-        let lock = match self.0.ports.locks.lock(&format!("head/{key}"), PATIENCE).await {
+        let name = format!("head/{key}");
+        let lock = self.0.ports.locks.lock(&name, PATIENCE).instrument(crate::trace::lock(&name));
+        let lock = match lock.await {
             Ok(lock) => Some(lock),
             Err(_) if matches!(committer, Committer::Runner(_)) => None,
             Err(error @ CoordinationError::Contended(_)) => return Err(EngineError::Unavailable(error.to_string())),

@@ -21,6 +21,7 @@ mod sessions;
 mod step;
 mod time;
 mod title;
+mod trace;
 mod turn;
 
 pub use api::*;

@@ -10,6 +10,7 @@ use run_protocol::{Head, RecordVersion, Ticket, TicketAnswer, TicketKind};
 use std::time::Duration;
 use storage::{Record, Write};
 use tokio::time::Instant;
+use tracing::Instrument;
 use wire::ids::{MessageId, SessionId};
 use wire::message::{Message, MessageTime, MessageWithParts, UserMessage, UserModel};
 use wire::part::Part;
@@ -78,7 +79,8 @@ impl Engine {
                     Some(k) => {
                         let engine = self.clone();
                         // Not bound to the caller: a client that goes away stops nothing.
-                        self.0.tasks.spawn(async move { engine.enter(&key, k, was_open).await });
+                        let enter = async move { engine.enter(&key, k, was_open).await };
+                        self.0.tasks.spawn(enter.in_current_span());
                         Ok(Accepted::Ticket(ticket(k)))
                     }
                 }

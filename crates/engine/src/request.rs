@@ -23,7 +23,7 @@ pub(crate) fn chat_request(run: &Run, scene: &Scene, transcript: &Transcript) ->
     let mut messages = vec![ChatMessage::System(system)];
     messages.extend(conversation(&transcript.messages));
     let options = scene.user.model.variant.as_ref().and_then(|name| scene.model.variants.get(name));
-    let mut request = base_request(run, scene, &scene.model, messages);
+    let mut request = base_request(scene, &scene.model, messages);
     for layer in [Some(&scene.agent.options), options].into_iter().flatten() {
         request.options.extend(layer.clone());
     }
@@ -36,7 +36,7 @@ pub(crate) fn chat_request(run: &Run, scene: &Scene, transcript: &Transcript) ->
 }
 
 /// What all requests of a session have in common.
-pub(crate) fn base_request(run: &Run, scene: &Scene, model: &Model, messages: Vec<ChatMessage>) -> ChatRequest {
+pub(crate) fn base_request(scene: &Scene, model: &Model, messages: Vec<ChatMessage>) -> ChatRequest {
     let session = scene.session.id.to_string();
     let mut headers: Vec<(String, String)> = ["x-opencode-session-id", "x-session-affinity", "x-session-id"]
         .into_iter()
@@ -47,7 +47,6 @@ pub(crate) fn base_request(run: &Run, scene: &Scene, model: &Model, messages: Ve
             headers.push((name.to_owned(), parent.to_string()));
         }
     }
-    let _ = run;
     ChatRequest {
         endpoint: Endpoint {
             base_url: model.base_url.clone(),

@@ -9,6 +9,7 @@ use crate::engine::{Counters, Engine, blocking};
 use crate::publish::Origin;
 use crate::replica::unavailable;
 use crate::runs::RunHandle;
+use crate::trace;
 use crate::turn::{Next, Transcript};
 use coordination::{Attempt, Enter, Entered, LeaseKind, Released, SessionKey};
 use run_protocol::{Ending, Fence, Head, Look, Opening, RecordVersion, TicketAnswer};
@@ -17,6 +18,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use storage::{Record, RunGuard, StoreError, Write};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 use wire::ids::MessageId;
 use wire::message::{Message, MessageError, Tokens};
 use wire::session::{Session, SessionStatus};
@@ -108,7 +110,8 @@ impl Engine {
                 ticket,
                 was_open,
             };
-            match self.0.ports.leases.enter(&enter).await {
+            let span = trace::lease("enter", key, &attempt);
+            match self.0.ports.leases.enter(&enter).instrument(span).await {
                 Ok(Entered::Won) => {
                     self.spawn_run(key.clone(), attempt, Entry::Entered { number, was_open });
                     return;
@@ -128,25 +131,32 @@ impl Engine {
         if matches!(entry, Entry::Claimed) {
             Counters::add(&self.0.counters.taken_over, 1);
         }
-        let span = tracing::info_span!("run", session = %key.session, tenant = %key.tenant);
-        self.0.tasks.spawn(tracing::Instrument::instrument(
+        let span = trace::run(&key, &attempt, &self.0.replica.id(), matches!(entry, Entry::Claimed));
+        let ended = span.clone();
+        self.0.tasks.spawn(
             async move {
                 let place = engine.0.runs.enter(key.clone(), attempt.clone());
-                let run = tokio::spawn(engine.clone().run(place.handle.clone(), entry));
-                let delay_ms = match run.await {
-                    Ok(Ok(End::Over)) => return,
-                    Ok(Ok(End::HandOver { delay_ms })) => delay_ms,
+                let run = engine.clone().run(place.handle.clone(), entry);
+                let delay_ms = match tokio::spawn(run.instrument(ended.clone())).await {
+                    Ok(Ok(End::Over)) => return trace::end(&ended, "over"),
+                    Ok(Ok(End::HandOver { delay_ms })) => {
+                        trace::end(&ended, "handed over");
+                        delay_ms
+                    }
                     Ok(Err(EngineError::Lost)) => {
                         tracing::info!("the run was taken over by another replica");
+                        trace::end(&ended, "lost");
                         Counters::add(&engine.0.counters.lost, 1);
                         0
                     }
                     Ok(Err(error)) => {
                         tracing::error!(%error, "the run cannot go on here");
+                        trace::fail(&ended, "failed");
                         1_000
                     }
                     Err(panic) => {
                         tracing::error!(%panic, "the run broke off");
+                        trace::fail(&ended, "panicked");
                         1_000
                     }
                 };
@@ -157,9 +167,9 @@ impl Engine {
                         Err(_) => tokio::time::sleep(Duration::from_millis(100 * tries.min(10) + 50)).await,
                     }
                 }
-            },
-            span,
-        ));
+            }
+            .instrument(span),
+        );
     }
 
     async fn run(self, handle: Arc<RunHandle>, entry: Entry) -> Result<End, EngineError> {
@@ -233,9 +243,12 @@ impl Engine {
             .await?;
         let origin = self.origin(key, &session, Some(fence));
         handle.begin(fence);
+        trace::fenced(fence);
         let busy = self.status_entries(&origin, &SessionStatus::Busy);
         self.flush(&key.tenant, Duration::from_secs(5)).await;
-        if !self.0.ports.leases.begin(key, &handle.attempt, fence, &busy).await.map_err(unavailable)? {
+        let begun = self.0.ports.leases.begin(key, &handle.attempt, fence, &busy);
+        let begun = begun.instrument(trace::lease("begin", key, &handle.attempt));
+        if !begun.await.map_err(unavailable)? {
             return Ok(None);
         }
         Ok(Some(Run {
@@ -362,6 +375,7 @@ impl Run {
             };
             let stop = Arc::new(Stop::default());
             let step = crate::step::step(self, transcript, next, first, stop.clone());
+            let step = step.instrument(trace::step(&self.identity()));
             let outcome = {
                 tokio::pin!(step);
                 tokio::select! {
@@ -542,7 +556,9 @@ impl Run {
         let mut entries = self.engine.status_entries(&self.origin, &SessionStatus::Busy);
         entries.extend(self.engine.status_entries(&self.origin, &SessionStatus::Idle));
         for tries in 0..10_u64 {
-            match self.engine.0.ports.leases.release(&self.handle.key, &self.handle.attempt, seen, &entries).await {
+            let (key, attempt) = (&self.handle.key, &self.handle.attempt);
+            let released = self.engine.0.ports.leases.release(key, attempt, seen, &entries);
+            match released.instrument(trace::lease("release", key, attempt)).await {
                 Ok(Released::More) => return Ok(false),
                 Ok(Released::Done | Released::Gone) => {
                     self.engine.0.waiters.wake(&self.handle.key);

@@ -5,6 +5,7 @@ use crate::call::{self, Calls};
 use crate::commit::body;
 use crate::engine::Engine;
 use crate::run::{Known, Run, Settled, Stop, StopReason, message_record};
+use crate::trace;
 use crate::turn::{Next, Transcript};
 use agents::{Agent, Instance, Model, ModelRef};
 use models::{FinishReason, ModelError, ModelEvent, Usage};
@@ -13,6 +14,7 @@ use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 use storage::{Record, Write};
+use tracing::Instrument;
 use wire::ids::MessageId;
 use wire::message::{
     AssistantMessage, CacheTokens, Message, MessageError, MessagePath, MessageTime, Tokens, UserMessage,
@@ -156,6 +158,17 @@ enum Answered {
     Stopped,
 }
 
+impl Answered {
+    /// Notes it in the call's span.
+    fn note(&self, span: &tracing::Span) {
+        match self {
+            Self::Finished(reason, _) => trace::end(span, reason.as_str()),
+            Self::Failed(error) => trace::fail(span, &error.to_message_error().name),
+            Self::Stopped => trace::end(span, "stopped"),
+        }
+    }
+}
+
 impl Writing<'_> {
     fn engine(&self) -> &Engine {
         &self.run.engine
@@ -171,7 +184,12 @@ impl Writing<'_> {
         let mut failures = 0;
         loop {
             self.publish_status(&SessionStatus::Busy).await;
-            match self.call_model(request.clone()).await? {
+            let mut request = request.clone();
+            let span = trace::model(&self.run.identity(), &mut request);
+            let answered = self.call_model(request).instrument(span.clone()).await?;
+            answered.note(&span);
+            drop(span);
+            match answered {
                 Answered::Finished(reason, usage) => return self.finish(reason, usage).await,
                 Answered::Stopped => return self.stopped().await,
                 Answered::Failed(error) if error.is_retryable() && failures < models::MAX_RETRIES => {
@@ -353,6 +371,7 @@ impl Writing<'_> {
             tokens: tokens.clone(),
             extra: wire::Extra::new(),
         }));
+        trace::end(&tracing::Span::current(), &finish);
         self.message.finish = Some(finish);
         self.message.cost += cost;
         self.message.tokens = tokens.clone();
@@ -394,6 +413,7 @@ impl Writing<'_> {
 
     /// The step failed for good: the turn ends with the error.
     async fn fail(&mut self, error: MessageError) -> Result<Outcome, EngineError> {
+        trace::fail(&tracing::Span::current(), &error.name);
         self.calls.interrupt(self.run).await?;
         let session = self.scene.session.id.clone();
         self.run.publish(wire::event::session_error(&session, &error)).await;

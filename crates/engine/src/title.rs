@@ -3,12 +3,14 @@
 use crate::commit::{Committer, Decision, body};
 use crate::run::{Run, session_record};
 use crate::step::{Scene, small_model};
+use crate::trace;
 use crate::turn::Transcript;
 use models::{ChatMessage, ModelEvent, UserContent};
 use run_protocol::RecordVersion;
 use std::sync::Arc;
 use std::time::Duration;
 use storage::Write;
+use tracing::Instrument;
 use wire::part::PartKind;
 use wire::session::is_default_title;
 
@@ -38,7 +40,8 @@ pub(crate) fn spawn(run: &Run, scene: &Arc<Scene>, transcript: &Transcript) {
             messages.push(ChatMessage::User(vec![UserContent::Text(text.text.clone())]));
         }
     }
-    let request = crate::request::base_request(run, scene, &model, messages);
+    let mut request = crate::request::base_request(scene, &model, messages);
+    let span = trace::model(&run.identity(), &mut request);
     let engine = run.engine.clone();
     let origin = crate::publish::Origin { fence: None, ..run.origin.clone() };
     let key = run.handle.key.clone();
@@ -46,7 +49,7 @@ pub(crate) fn spawn(run: &Run, scene: &Arc<Scene>, transcript: &Transcript) {
     let ended = engine.0.stopped.clone();
     engine.0.tasks.clone().spawn(async move {
         let text = tokio::select! {
-            text = tokio::time::timeout(PATIENCE, answer(provider, request)) => text,
+            text = tokio::time::timeout(PATIENCE, answer(provider, request).instrument(span)) => text,
             () = ended.cancelled() => return,
         };
         let Ok(Some(title)) = text.map(|text| text.as_deref().and_then(clean)) else { return };
