@@ -3,6 +3,7 @@
 use crate::error::{Result, StoreError};
 use crate::number;
 use crate::store::Inner;
+use crate::sync::Syncer;
 use std::borrow::Cow;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -21,6 +22,13 @@ pub(crate) struct Step<'a> {
     pub(crate) action: Action<'a>,
 }
 
+impl Step<'_> {
+    /// True if it leaves a file at its target.
+    pub(crate) fn is_put(&self) -> bool {
+        !matches!(self.action, Action::Remove)
+    }
+}
+
 /// What a step does.
 pub(crate) enum Action<'a> {
     Put(Cow<'a, [u8]>),
@@ -34,8 +42,18 @@ pub(crate) enum Action<'a> {
 /// it is made, and it is before this returns. `Fenced` if the guard was taken meanwhile: a beginning of the steps may
 /// have been made, all of them before the taker emptied the directory.
 pub(crate) fn commit(store: &Inner, held: &Path, steps: &[Step<'_>]) -> Result<()> {
+    commit_with(store, store.sync.as_ref(), held, steps)
+}
+
+/// As [`commit`], without waiting for the disk.
+pub(crate) fn commit_lightly(store: &Inner, held: &Path, steps: &[Step<'_>]) -> Result<()> {
+    commit_with(store, None, held, steps)
+}
+
+fn commit_with(store: &Inner, sync: Option<&Syncer>, held: &Path, steps: &[Step<'_>]) -> Result<()> {
     let mut beside = Vec::with_capacity(steps.len());
-    let result = write_beside(store, held, steps, &mut beside).and_then(|()| place_all(store, held, steps, &beside));
+    let result =
+        write_beside(store, sync, held, steps, &mut beside).and_then(|()| place_all(store, sync, held, steps, &beside));
     // What is left is a failed commit's, or what was removed. Should this process end first, the next holder does it.
     let done = if result.is_ok() { steps.len() } else { 0 };
     for (i, path) in beside.iter().enumerate() {
@@ -53,7 +71,13 @@ pub(crate) fn finish_first(store: &Inner, held: &Path, target: &Path) -> Result<
     store.sync_directories(target.parent())
 }
 
-fn write_beside(store: &Inner, held: &Path, steps: &[Step<'_>], beside: &mut Vec<PathBuf>) -> Result<()> {
+fn write_beside(
+    store: &Inner,
+    sync: Option<&Syncer>,
+    held: &Path,
+    steps: &[Step<'_>],
+    beside: &mut Vec<PathBuf>,
+) -> Result<()> {
     let mut written = Vec::new();
     for step in steps {
         let path = held.join(store.random_name());
@@ -66,7 +90,7 @@ fn write_beside(store: &Inner, held: &Path, steps: &[Step<'_>], beside: &mut Vec
             Action::Remove => beside.push(path),
         }
     }
-    match &store.sync {
+    match sync {
         Some(sync) => sync.files(&written).map_err(|error| match error {
             StoreError::Io(file) => fenced_or(store, held, file.source).or_at(&file.path),
             other => other,
@@ -75,16 +99,20 @@ fn write_beside(store: &Inner, held: &Path, steps: &[Step<'_>], beside: &mut Vec
     }
 }
 
-fn place_all(store: &Inner, held: &Path, steps: &[Step<'_>], beside: &[PathBuf]) -> Result<()> {
+fn place_all(store: &Inner, sync: Option<&Syncer>, held: &Path, steps: &[Step<'_>], beside: &[PathBuf]) -> Result<()> {
     let Some(last) = steps.len().checked_sub(1) else {
         return if number::is_held(&*store.disk, held)? { Ok(()) } else { Err(StoreError::Fenced) };
     };
     for (step, path) in steps[..last].iter().zip(beside) {
         place(store, held, step, path)?;
     }
-    store.sync_directories(steps[..last].iter().filter_map(|step| step.target.parent()))?;
+    let directories = |steps: &[Step<'_>]| match sync {
+        Some(sync) => sync.directories(steps.iter().filter_map(|step| step.target.parent())),
+        None => Ok(()),
+    };
+    directories(&steps[..last])?;
     place(store, held, &steps[last], &beside[last])?;
-    store.sync_directories(steps[last].target.parent())
+    directories(&steps[last..])
 }
 
 fn place(store: &Inner, held: &Path, step: &Step<'_>, beside: &Path) -> Result<()> {

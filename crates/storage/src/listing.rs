@@ -54,7 +54,16 @@ struct RowTime {
 /// The sessions of one project's directory by file name; nothing for a record that can't be understood.
 #[derive(Default)]
 pub(crate) struct Rows {
-    rows: HashMap<String, (Stamp, Option<Arc<Row>>)>,
+    rows: HashMap<String, Known>,
+    /// Counts the listings.
+    listing: u64,
+}
+
+struct Known {
+    stamp: Stamp,
+    row: Option<Arc<Row>>,
+    /// The listing that it was last seen in.
+    seen: u64,
 }
 
 impl SessionFilter {
@@ -105,26 +114,26 @@ impl TenantStore {
             Some(project) => vec![name(project)?.to_owned()],
             None => self.projects()?,
         };
+        let all = self.directory("storage/session");
+        let directories: Vec<PathBuf> = projects.into_iter().map(|project| all.join(project)).collect();
         let mut found = Vec::new();
-        for project in projects {
-            let directory = self.directory("storage/session").join(project);
-            let rows = lock(&self.inner.rows).get_or_insert_with(&directory, Arc::default);
+        for directory in &directories {
+            let rows = lock(&self.inner.rows).get_or_insert_with(directory, Arc::default);
             let mut rows = lock(&rows);
-            let bytes = rows.refresh(self, &directory)?;
-            let admitted = rows.rows.values().filter_map(|(_, row)| row.as_ref()).filter(|row| admits(row));
-            found.extend(admitted.map(|row| (row.time.updated, directory.clone(), Arc::clone(row))));
+            let bytes = rows.refresh(self, directory)?;
+            let admitted = rows.rows.values().filter_map(|known| known.row.as_ref()).filter(|row| admits(row));
+            found.extend(admitted.map(|row| (directory, Arc::clone(row))));
             drop(rows);
-            lock(&self.inner.rows).weigh(&directory, bytes);
+            lock(&self.inner.rows).weigh(directory, bytes);
         }
         // Newest first; of the same millisecond the later made, whose id is the smaller one.
-        found.sort_unstable_by(|(a, _, x), (b, _, y)| b.cmp(a).then_with(|| x.id.cmp(&y.id)));
+        found.sort_unstable_by(|(_, a), (_, b)| b.time.updated.cmp(&a.time.updated).then_with(|| a.id.cmp(&b.id)));
         let mut sessions = Vec::new();
-        for (_, directory, row) in found {
+        for (directory, row) in found {
             if limit.is_some_and(|limit| sessions.len() >= limit) {
                 break;
             }
-            let path = directory.join(format!("{}.json", row.id));
-            sessions.extend(self.read_listed(&path)?);
+            sessions.extend(self.read_listed(&directory.join(format!("{}.json", row.id)))?);
         }
         Ok(sessions)
     }
@@ -141,21 +150,23 @@ impl Rows {
     /// Reads what changed since the last time. Returns what the rows weigh.
     fn refresh(&mut self, store: &TenantStore, directory: &Path) -> Result<usize> {
         let entries = if_there(store.inner.disk.list_stamped(directory), directory)?.unwrap_or_default();
-        let mut rows = HashMap::with_capacity(entries.len());
+        self.listing += 1;
         let mut bytes = 512;
         for (name, stamp) in entries {
-            let Some(id) = stem(&name).and_then(|stem| SessionId::parse(stem).ok()) else { continue };
-            let row = match self.rows.remove(&name) {
-                Some((known, row)) if known == stamp => row,
+            match self.rows.get_mut(&name) {
+                Some(known) if known.stamp == stamp => known.seen = self.listing,
                 _ => {
-                    let row: Option<Row> = store.read_listed(&PathBuf::from(directory).join(&name))?;
-                    row.filter(|row| row.id == id).map(Arc::new)
+                    let Some(id) = stem(&name).and_then(|stem| SessionId::parse(stem).ok()) else { continue };
+                    let row: Option<Row> = store.read_listed(&directory.join(&name))?;
+                    let row = row.filter(|row| row.id == id).map(Arc::new);
+                    self.rows.insert(name, Known { stamp, row, seen: self.listing });
                 }
-            };
-            bytes += 200 + name.len() + row.as_ref().map_or(0, |row| row.title.len() + row.directory.len());
-            rows.insert(name, (stamp, row));
+            }
         }
-        self.rows = rows;
+        self.rows.retain(|name, known| {
+            bytes += 250 + name.len() + known.row.as_ref().map_or(0, |row| row.title.len() + row.directory.len());
+            known.seen == self.listing
+        });
         Ok(bytes)
     }
 }

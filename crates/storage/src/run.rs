@@ -1,12 +1,14 @@
 //! The run guard: held by a session's runner for as long as it runs.
 
-use crate::commit;
+use crate::commit::{self, Step};
 use crate::error::{Result, StoreError};
 use crate::number;
 use crate::record::Write;
 use crate::store::TenantStore;
+use crate::sync::lock;
 use run_protocol::Fence;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use wire::ids::SessionId;
 
 /// The right to write a run's messages and parts, until somebody else takes it. May be used from many threads.
@@ -15,6 +17,8 @@ pub struct RunGuard {
     store: TenantStore,
     held: PathBuf,
     fence: Fence,
+    /// What was committed lightly and is not durable yet.
+    light: Arc<Mutex<Vec<PathBuf>>>,
 }
 
 impl TenantStore {
@@ -35,7 +39,8 @@ impl TenantStore {
         }
         let taken = number::take(disk, &guard, number)?;
         self.inner.sync_directories([&*guard])?;
-        Ok(RunGuard { store: self.clone(), held: number::directory(&guard, taken), fence: Fence(taken) })
+        let held = number::directory(&guard, taken);
+        Ok(RunGuard { store: self.clone(), held, fence: Fence(taken), light: Arc::default() })
     }
 }
 
@@ -45,12 +50,26 @@ impl RunGuard {
         self.fence
     }
 
-    /// Makes the writes in their order; the last is the one that makes the others visible.
+    /// Makes the writes in their order; the last is the one that makes the others visible. What was committed lightly
+    /// before is durable before it.
     ///
     /// `Fenced` if the guard was taken: the run is over here and writes nothing more. After any other error a beginning
     /// of the writes may be there.
     pub fn commit(&self, writes: Vec<Write>) -> Result<()> {
+        let light = std::mem::take(&mut *lock(&self.light));
+        self.store.inner.sync_files(&light)?;
         commit::commit(&self.store.inner, &self.held, &self.store.steps(&writes)?)
+    }
+
+    /// Makes the writes without waiting for the disk: they survive the death of every process, and with durability `disk`
+    /// a power cut from the next [`RunGuard::commit`] on. For what a step shows before it ends.
+    pub fn commit_lightly(&self, writes: Vec<Write>) -> Result<()> {
+        let steps = self.store.steps(&writes)?;
+        commit::commit_lightly(&self.store.inner, &self.held, &steps)?;
+        if self.store.inner.sync.is_some() {
+            lock(&self.light).extend(steps.into_iter().filter(Step::is_put).map(|step| step.target));
+        }
+        Ok(())
     }
 
     /// True while nobody else has taken the guard, as far as the store can tell.

@@ -219,6 +219,17 @@ impl Inner {
         }
     }
 
+    /// Makes files and their names durable, if the store promises that. One that is gone again needs nothing.
+    pub(crate) fn sync_files(&self, paths: &[PathBuf]) -> Result<()> {
+        let Some(sync) = &self.sync else { return Ok(()) };
+        let there: Vec<PathBuf> = paths.iter().filter(|path| path.exists()).cloned().collect();
+        match sync.files(&there) {
+            Err(StoreError::Io(file)) if file.source.kind() == std::io::ErrorKind::NotFound => {}
+            other => other?,
+        }
+        sync.directories(there.iter().filter_map(|path| path.parent()))
+    }
+
     /// Makes the names in directories durable, if the store promises that.
     pub(crate) fn sync_directories<'a>(&self, paths: impl IntoIterator<Item = &'a Path>) -> Result<()> {
         self.sync.as_ref().map_or(Ok(()), |sync| sync.directories(paths))
