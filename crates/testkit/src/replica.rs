@@ -12,7 +12,7 @@ use crate::polling::free_port;
 use crate::process::{Launch, Process};
 
 /// How long a replica may take until it says that it listens.
-const START_BOUND: Duration = Duration::from_secs(20);
+const START_BOUND: Duration = Duration::from_secs(30);
 
 /// How a replica is started.
 #[derive(Debug, Clone, Default)]

@@ -32,7 +32,7 @@ impl Gate {
     /// Waits until an answer has come to the gate.
     ///
     /// # Panics
-    /// When none has within 20 seconds.
+    /// When none has within 30 seconds.
     pub async fn reached(&self) {
         self.reached_by(1).await;
     }
@@ -40,10 +40,10 @@ impl Gate {
     /// Waits until `count` answers have come to the gate, those counted that have left it.
     ///
     /// # Panics
-    /// When they have not within 20 seconds.
+    /// When they have not within 30 seconds.
     pub async fn reached_by(&self, count: usize) {
         let mut waiting = self.waiting.subscribe();
-        let arrived = tokio::time::timeout(Duration::from_secs(20), waiting.wait_for(|n| *n >= count)).await;
+        let arrived = tokio::time::timeout(crate::polling::BOUND, waiting.wait_for(|n| *n >= count)).await;
         assert!(arrived.is_ok(), "{count} answers should have come to the gate, {} did", *self.waiting.borrow());
     }
 
