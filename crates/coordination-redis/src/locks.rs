@@ -18,6 +18,9 @@ use wire::clock::Entropy;
 /// How long to wait at random before a lock is tried again.
 const RETRY: (Duration, Duration) = (Duration::from_millis(2), Duration::from_millis(20));
 
+/// How long a majority may be silent before the caller is told. A busy machine answers late now and then.
+const SILENCE: Duration = Duration::from_millis(300);
+
 /// Locks on a majority of masters. Contenders within this process queue up in it, so that only one of them asks the
 /// masters, and none polls for what its neighbour holds.
 pub struct RedisLocks {
@@ -134,7 +137,8 @@ impl Masters {
 #[async_trait]
 impl Locks for RedisLocks {
     async fn lock(&self, name: &str, patience: Duration) -> Result<Box<dyn LockGuard>> {
-        let deadline = Instant::now() + patience;
+        let began = Instant::now();
+        let deadline = began + patience;
         let neighbour = self.neighbours.acquire(name, patience).await?;
         let key = self.masters.keys.lock(name);
         loop {
@@ -152,8 +156,10 @@ impl Locks for RedisLocks {
                     guard.neighbour = Some(neighbour);
                     return Ok(Box::new(guard));
                 }
-                Round::Silent(reason) => return Err(CoordinationError::Unavailable(reason)),
-                Round::Held => drop(guard),
+                Round::Silent(reason) if began.elapsed() >= SILENCE => {
+                    return Err(CoordinationError::Unavailable(reason));
+                }
+                Round::Silent(_) | Round::Held => drop(guard),
             }
             let delay = between(&*self.entropy, RETRY.0, RETRY.1);
             if Instant::now() + delay >= deadline {

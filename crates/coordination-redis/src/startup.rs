@@ -64,7 +64,8 @@ impl RedisPorts {
 
         let locks = {
             let settings = LinkSettings {
-                answer_within: settings.lock_answer_within,
+                // Several masters do not wait for one that hangs; a single one has as long as any command.
+                answer_within: if masters.is_empty() { settings.answer_within } else { settings.lock_answer_within },
                 round_trips: Arc::default(),
                 ..link_settings.clone()
             };

@@ -6,7 +6,7 @@ use crate::engine::{Counters, Engine};
 use crate::run::{Run, Stop, StopReason};
 use crate::step::{Scene, put_part};
 use crate::trace;
-use crate::turn::interrupt;
+use crate::turn::{ABORTED, interrupt};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
@@ -214,7 +214,7 @@ impl Calls {
             if let PartKind::Tool(call) = &mut part.kind
                 && is_open(call)
             {
-                interrupt(&mut call.state, now);
+                interrupt(&mut call.state, ABORTED, now);
                 put_part(run, &part).await?;
             }
         }
@@ -278,7 +278,7 @@ impl CallHost {
             },
             Err(ToolError::Lost) => return Err(EngineError::Lost),
             Err(ToolError::Aborted) => {
-                interrupt(&mut call.state, now);
+                interrupt(&mut call.state, ABORTED, now);
                 call.state.clone()
             }
             Err(error) => ToolState::Error { input, error: error.to_string(), metadata, time },

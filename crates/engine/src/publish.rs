@@ -3,7 +3,7 @@
 
 use crate::engine::{Counters, Engine};
 use bytes::Bytes;
-use coordination::Entry;
+use coordination::{Adopted, Entry, SessionKey};
 use run_protocol::{Fence, RecordVersion};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -126,8 +126,7 @@ impl Engine {
                 }
             }
             if !entries.is_empty() {
-                number += 1;
-                self.send_batch(&tenant, number, &entries).await;
+                self.send_batch(&tenant, &mut number, entries).await;
             }
             for done in flushed {
                 let _ = done.send(());
@@ -135,17 +134,25 @@ impl Engine {
         }
     }
 
-    async fn send_batch(&self, tenant: &Tenant, number: u64, entries: &[Entry]) {
+    /// Sends a batch until it is out. What was left out because coordination forgot a lease is sent once more, as a batch
+    /// of its own, when the lease could be taken back.
+    async fn send_batch(&self, tenant: &Tenant, number: &mut u64, entries: Vec<Entry>) {
         // The publisher's identity stays the same when the replica is buried and joins again, so that the numbers do.
         let publisher = self.0.replica.publisher();
+        let (mut batch, mut is_repeated) = (entries, false);
+        *number += 1;
         let mut wait = 20;
         loop {
-            match self.0.ports.events.publish(tenant, &publisher, number, entries).await {
+            match self.0.ports.events.publish(tenant, &publisher, *number, &batch).await {
+                Ok(fenced) if fenced.is_empty() || is_repeated => return,
                 Ok(fenced) => {
-                    if !fenced.is_empty() {
-                        tracing::info!(%tenant, events = fenced.len(), "events of a deposed run were not published");
+                    batch = self.still_owned(tenant, batch, &fenced).await;
+                    if batch.is_empty() {
+                        return;
                     }
-                    return;
+                    is_repeated = true;
+                    *number += 1;
+                    continue;
                 }
                 Err(error) => tracing::warn!(%tenant, %error, "events wait for coordination"),
             }
@@ -155,5 +162,24 @@ impl Engine {
             }
             wait = (wait * 2).min(1_000);
         }
+    }
+
+    /// Of the entries that were left out: those of runs that are here and whose lease could be taken back.
+    async fn still_owned(&self, tenant: &Tenant, batch: Vec<Entry>, fenced: &[usize]) -> Vec<Entry> {
+        let replica = self.0.replica.id();
+        let mut owned = Vec::new();
+        for (index, entry) in batch.into_iter().enumerate() {
+            let (Some(session), Some(fence)) = (&entry.session, entry.fence) else { continue };
+            let key = SessionKey::new(tenant.clone(), session.clone());
+            let Some(attempt) = self.0.runs.attempt_of(&key, fence).filter(|_| fenced.contains(&index)) else {
+                continue;
+            };
+            match self.0.ports.leases.adopt(&key, &replica, &attempt, fence).await {
+                Ok(Adopted::Mine) => owned.push(entry),
+                Ok(Adopted::Lost) => self.0.runs.lose(&key, &attempt),
+                Err(error) => tracing::warn!(%session, %error, "events of a run are not published"),
+            }
+        }
+        owned
     }
 }

@@ -302,7 +302,11 @@ impl Engine {
         let id = self.0.replica.id();
         let Ok(owned) = self.0.ports.registry.owned(&id).await else { return };
         for key in &owned {
-            if let Some(attempt) = self.0.runs.orphan(key) {
+            // Won by a call whose answer was lost: nobody runs it.
+            if !self.0.runs.is_here(key)
+                && let Ok(Some(attempt)) = self.0.ports.leases.attempt_of(key).await
+                && !self.0.runs.is_here(key)
+            {
                 let _ = self.0.ports.leases.hand_over(key, &attempt, 0).await;
             }
         }

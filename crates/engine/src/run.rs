@@ -318,6 +318,12 @@ impl Run {
         blocking(move || guard.commit(writes).map_err(EngineError::from)).await
     }
 
+    /// Commits what a step shows before it ends: durable with the next [`Run::commit`].
+    pub(crate) async fn commit_lightly(&self, writes: Vec<Write>) -> Result<(), EngineError> {
+        let guard = self.guard.clone();
+        blocking(move || guard.commit_lightly(writes).map_err(EngineError::from)).await
+    }
+
     /// A version for what the run commits next.
     pub(crate) fn version(&self, record: &str) -> (String, RecordVersion) {
         let sequence = self.sequence.fetch_add(1, Ordering::AcqRel) + 1;

@@ -123,9 +123,15 @@ impl Runs {
         begun.collect()
     }
 
-    /// The attempt of a run that is not here, though a lease says so. Without a handle the attempt is unknown.
-    pub(crate) fn orphan(&self, _key: &SessionKey) -> Option<Attempt> {
-        None
+    /// True while a run of the session is here, begun or about to.
+    pub(crate) fn is_here(&self, key: &SessionKey) -> bool {
+        self.all().contains_key(key)
+    }
+
+    /// The attempt of the run that works under this fence.
+    pub(crate) fn attempt_of(&self, key: &SessionKey, fence: Fence) -> Option<Attempt> {
+        let all = self.all();
+        all.get(key).filter(|run| run.fence() == Some(fence)).map(|run| run.attempt.clone())
     }
 }
 

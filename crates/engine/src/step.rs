@@ -175,6 +175,9 @@ impl Writing<'_> {
     }
 
     async fn answer(&mut self, transcript: &Transcript, first: bool) -> Result<Outcome, EngineError> {
+        if !first {
+            self.publish_status(&SessionStatus::Busy).await;
+        }
         self.put_message().await?;
         if first {
             crate::title::spawn(self.run, &self.scene, transcript);
@@ -231,7 +234,13 @@ impl Writing<'_> {
 
     async fn put_message(&self) -> Result<(), EngineError> {
         let message = Message::Assistant(self.message.clone());
-        self.run.commit(vec![Write::Put(message_record(&message), body(&message)?)]).await?;
+        let write = vec![Write::Put(message_record(&message), body(&message)?)];
+        // An end must last before anybody hears of it.
+        if self.message.time.completed.is_some() {
+            self.run.commit(write).await?;
+        } else {
+            self.run.commit_lightly(write).await?;
+        }
         self.run.publish_record(self.message.id.as_str(), wire::event::message_updated(&message)).await;
         Ok(())
     }
@@ -492,7 +501,7 @@ impl Writing<'_> {
 /// Commits a part and publishes it.
 pub(crate) async fn put_part(run: &Run, part: &Part) -> Result<(), EngineError> {
     let record = Record::Part { message: part.message_id.clone(), id: part.id.clone() };
-    run.commit(vec![Write::Put(record, body(part)?)]).await?;
+    run.commit_lightly(vec![Write::Put(record, body(part)?)]).await?;
     let now = run.engine.now_ms();
     run.publish_record(part.id.as_str(), wire::event::part_updated(part, now)).await;
     Ok(())

@@ -186,13 +186,18 @@ fn close_part(kind: &mut PartKind, now: u64) {
         PartKind::Reasoning(reasoning) => {
             reasoning.time.end.get_or_insert(now);
         }
-        PartKind::Tool(tool) => interrupt(&mut tool.state, now),
+        PartKind::Tool(tool) => interrupt(&mut tool.state, UNKNOWN_OUTCOME, now),
         _ => {}
     }
 }
 
+/// What the model and people read of a call that an abort ended.
+pub(crate) const ABORTED: &str = "Tool execution aborted";
+/// What they read of a call whose replica died: it may have done its work, or a part of it.
+const UNKNOWN_OUTCOME: &str = "Tool execution was interrupted; whether it took effect is unknown";
+
 /// Records a call without outcome as interrupted.
-pub(crate) fn interrupt(state: &mut ToolState, now: u64) {
+pub(crate) fn interrupt(state: &mut ToolState, why: &str, now: u64) {
     let (input, start, metadata) = match state {
         ToolState::Pending { input, .. } => (input.take(), now, None),
         ToolState::Running { input, time, metadata, .. } => (input.take(), time.start, metadata.take()),
@@ -202,7 +207,7 @@ pub(crate) fn interrupt(state: &mut ToolState, now: u64) {
     metadata["interrupted"] = json!(true);
     *state = ToolState::Error {
         input,
-        error: "Tool execution aborted".into(),
+        error: why.into(),
         metadata: Some(metadata),
         time: wire::part::Span { start, end: Some(now), compacted: None },
     };
