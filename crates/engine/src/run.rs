@@ -12,7 +12,7 @@ use crate::runs::RunHandle;
 use crate::trace;
 use crate::turn::{Next, Transcript};
 use coordination::{Attempt, Enter, Entered, LeaseKind, Released, SessionKey};
-use run_protocol::{Ending, Fence, Head, Look, Opening, RecordVersion, TicketAnswer};
+use run_protocol::{Ending, Fence, Head, Look, Opening, RecordVersion, Spent, TicketAnswer};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use storage::{Record, RunGuard, StoreError, Write};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use wire::ids::MessageId;
-use wire::message::{Message, MessageError, Tokens};
+use wire::message::{Message, MessageError};
 use wire::session::{Session, SessionStatus};
 
 /// How a lease came.
@@ -443,8 +443,7 @@ impl Run {
         if outcome.ends_with.is_some() {
             return self.read_head().await;
         }
-        let (now, cost, tokens) = (self.engine.now_ms(), outcome.cost, outcome.tokens.clone());
-        self.add_up(cost, tokens, now).await
+        self.add_up(outcome.spent.clone(), self.engine.now_ms()).await
     }
 
     /// The final look, then the release. None: there is more to do.
@@ -459,7 +458,7 @@ impl Run {
                 }
                 head.settle(seen, given.answer.clone());
                 let mut session = at.session()?;
-                crate::turn::add_up(&mut session, given.cost, &given.tokens, now);
+                crate::turn::add_up(head, &mut session, &given.spent, now);
                 session.summary.get_or_insert_default();
                 let mut writes = vec![Write::Put(session_record(&session), body(&session)?)];
                 let user = match &given.user {
@@ -493,18 +492,18 @@ impl Run {
             }
         } else {
             // What was added up must not be lost: the outcome was not committed with the ending.
-            self.add_up(answer.cost, answer.tokens, now).await?;
+            self.add_up(answer.spent, now).await?;
         }
         Ok(None)
     }
 
-    async fn add_up(&self, cost: f64, tokens: Tokens, now: u64) -> Result<Head, EngineError> {
+    async fn add_up(&self, spent: Spent, now: u64) -> Result<Head, EngineError> {
         let (head, (session, reserved)) = self
             .head_commit(move |head, at| {
                 head.tries = 0;
                 let reserved = head.reserve_time(now);
                 let mut session = at.session()?;
-                crate::turn::add_up(&mut session, cost, &tokens, now);
+                crate::turn::add_up(head, &mut session, &spent, now);
                 let write = Write::Put(session_record(&session), body(&session)?);
                 Ok(Decision::Write(vec![write], (session, reserved)))
             })
@@ -551,7 +550,7 @@ impl Run {
             Some(id) => TicketAnswer::Message { id: id.to_string() },
             None => TicketAnswer::Failed { message },
         };
-        self.settle(head.issued, Settled { answer, user: None, cost: 0.0, tokens: Default::default() }).await?;
+        self.settle(head.issued, Settled { answer, user: None, spent: Spent::default() }).await?;
         Ok(())
     }
 
@@ -620,10 +619,8 @@ pub(crate) struct Settled {
     pub answer: TicketAnswer,
     /// The prompt that was answered last.
     pub user: Option<MessageId>,
-    /// What the last step cost, in dollars, if it is not added up yet.
-    pub cost: f64,
     /// What the last step used, if it is not added up yet.
-    pub tokens: Tokens,
+    pub spent: Spent,
 }
 
 /// Where a session's record lies.

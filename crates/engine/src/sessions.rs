@@ -229,7 +229,9 @@ impl Engine {
             // Durable before the head says so: whatever dies, the sweep finds it.
             at.store.put_deletion_marker(at.id)?;
             head.state = HeadState::Deleted;
-            Ok(Decision::Write(Vec::new(), ()))
+            // From here on it is listed nowhere.
+            let record = session_record(&at.session()?);
+            Ok(Decision::Write(vec![Write::Remove(record)], ()))
         })
         .await?;
         self.finish_deletion_of(&key, Some(session)).await

@@ -9,7 +9,7 @@ use crate::trace;
 use crate::turn::{Next, Transcript};
 use agents::{Agent, Instance, Model, ModelRef};
 use models::{FinishReason, ModelError, ModelEvent, Usage};
-use run_protocol::{RecordVersion, TicketAnswer};
+use run_protocol::{RecordVersion, Spent, TicketAnswer};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,10 +26,8 @@ use wire::session::{Session, SessionStatus};
 pub(crate) struct Outcome {
     /// The message that it wrote.
     pub message: Option<MessageId>,
-    /// What it cost, in dollars.
-    pub cost: f64,
     /// What it used.
-    pub tokens: Tokens,
+    pub spent: Spent,
     /// Set where the turn ends with it.
     pub ends_with: Option<Settled>,
 }
@@ -57,7 +55,7 @@ pub(crate) async fn step(
         Next::Answer { user } => (user, None),
         Next::Resume { user, message, calls } => (user, Some((message, calls))),
         Next::Done { answer } => {
-            return Ok(Outcome { message: None, cost: 0.0, tokens: Tokens::default(), ends_with: Some(answer) });
+            return Ok(Outcome { message: None, spent: Spent::default(), ends_with: Some(answer) });
         }
     };
     let scene = match scene(run, *user).await? {
@@ -111,8 +109,8 @@ async fn refuse(run: &Run, error: MessageError) -> Result<Outcome, EngineError> 
     run.publish(wire::event::session_error(&run.handle.key.session, &error)).await;
     let message = error.data["message"].as_str().unwrap_or(&error.name).to_owned();
     let ends_with =
-        Settled { answer: TicketAnswer::Failed { message }, user: None, cost: 0.0, tokens: Tokens::default() };
-    Ok(Outcome { message: None, cost: 0.0, tokens: Tokens::default(), ends_with: Some(ends_with) })
+        Settled { answer: TicketAnswer::Failed { message }, user: None, spent: Spent::default() };
+    Ok(Outcome { message: None, spent: Spent::default(), ends_with: Some(ends_with) })
 }
 
 fn new_message(run: &Run, scene: &Scene) -> AssistantMessage {
@@ -402,18 +400,17 @@ impl Writing<'_> {
         self.run.publish_record(id.as_str(), wire::event::message_updated(&completed)).await;
         let goes_on = matches!(reason, FinishReason::ToolCalls | FinishReason::Unknown);
         let ends = !goes_on || blocked.rejected || filtered.is_some();
-        Ok(self.outcome(cost, tokens, ends))
+        Ok(self.outcome(Spent { cost, tokens }, ends))
     }
 
-    fn outcome(&self, cost: f64, tokens: Tokens, ends: bool) -> Outcome {
+    fn outcome(&self, spent: Spent, ends: bool) -> Outcome {
         let id = self.message.id.clone();
         let ends_with = ends.then(|| Settled {
             answer: TicketAnswer::Message { id: id.to_string() },
             user: Some(self.scene.user.id.clone()),
-            cost,
-            tokens: tokens.clone(),
+            spent: spent.clone(),
         });
-        Outcome { message: Some(id), cost, tokens, ends_with }
+        Outcome { message: Some(id), spent, ends_with }
     }
 
     async fn publish_part(&self, part: &Part) {
@@ -435,7 +432,7 @@ impl Writing<'_> {
         self.message.error = Some(error);
         self.message.time.completed = Some(self.engine().now_ms());
         self.put_message().await?;
-        Ok(self.outcome(0.0, Tokens::default(), true))
+        Ok(self.outcome(Spent::default(), true))
     }
 
     /// Waits before the next attempt. False: the step was stopped.
@@ -461,7 +458,7 @@ impl Writing<'_> {
         self.calls.interrupt(self.run).await?;
         self.message.time.completed = Some(self.engine().now_ms());
         self.put_message().await?;
-        Ok(self.outcome(0.0, Tokens::default(), false))
+        Ok(self.outcome(Spent::default(), false))
     }
 
     /// The step was stopped: its records are closed as the reason demands.
@@ -476,7 +473,7 @@ impl Writing<'_> {
                 self.message.finish = Some("unknown".into());
                 self.message.time.completed = Some(self.engine().now_ms());
                 self.put_message().await?;
-                return Ok(self.outcome(0.0, Tokens::default(), false));
+                return Ok(self.outcome(Spent::default(), false));
             }
             _ => {
                 self.calls.drop_all();
@@ -494,7 +491,7 @@ impl Writing<'_> {
         self.message.error = Some(error);
         self.message.time.completed = Some(self.engine().now_ms());
         self.put_message().await?;
-        Ok(self.outcome(0.0, Tokens::default(), false))
+        Ok(self.outcome(Spent::default(), false))
     }
 }
 

@@ -49,9 +49,14 @@ pub(crate) fn spawn(run: &Run, scene: &Arc<Scene>, transcript: &Transcript) {
     let ended = engine.0.stopped.clone();
     engine.0.tasks.clone().spawn(async move {
         let text = tokio::select! {
-            text = tokio::time::timeout(PATIENCE, answer(provider, request).instrument(span)) => text,
+            text = tokio::time::timeout(PATIENCE, answer(provider, request).instrument(span.clone())) => text,
             () = ended.cancelled() => return,
         };
+        match &text {
+            Ok(Some(_)) => trace::end(&span, "stop"),
+            Ok(None) | Err(_) => trace::fail(&span, "failed"),
+        }
+        drop(span);
         let Ok(Some(title)) = text.map(|text| text.as_deref().and_then(clean)) else { return };
         let given = engine.head_commit(&key, Committer::Request, move |_, at| {
             let mut session = at.session()?;

@@ -4,7 +4,7 @@ use crate::api::EngineError;
 use crate::commit::{Under, body};
 use crate::engine::blocking;
 use crate::run::{Run, Settled, message_record};
-use run_protocol::{Ticket, TicketAnswer};
+use run_protocol::{Head, Spent, Ticket, TicketAnswer};
 use serde_json::json;
 use std::sync::Arc;
 use storage::{Record, Write};
@@ -106,7 +106,7 @@ impl Transcript {
     }
 
     fn settled(&self, answer: TicketAnswer) -> Settled {
-        Settled { answer, user: self.newest_user().map(|user| user.id.clone()), cost: 0.0, tokens: Tokens::default() }
+        Settled { answer, user: self.newest_user().map(|user| user.id.clone()), spent: Spent::default() }
     }
 
     /// The answer that the former runner left open, if there is one, without content: it is used again.
@@ -213,14 +213,14 @@ pub(crate) fn interrupt(state: &mut ToolState, why: &str, now: u64) {
     };
 }
 
-/// Adds a step's cost and tokens to its session's.
-pub(crate) fn add_up(session: &mut Session, cost: f64, tokens: &Tokens, now: u64) {
-    session.cost += cost;
-    session.tokens.input += tokens.input;
-    session.tokens.output += tokens.output;
-    session.tokens.reasoning += tokens.reasoning;
-    session.tokens.cache.read += tokens.cache.read;
-    session.tokens.cache.write += tokens.cache.write;
+/// Adds what a step used to the head's sums, and shows them in the session's record.
+pub(crate) fn add_up(head: &mut Head, session: &mut Session, step: &Spent, now: u64) {
+    // A session of OpenCode's brings its sums in its record.
+    let before = || Spent { cost: session.cost, tokens: session.tokens.clone() };
+    let spent = head.spent.get_or_insert_with(before);
+    spent.add(step);
+    session.cost = spent.cost;
+    session.tokens = Tokens { total: None, ..spent.tokens.clone() };
     session.time.updated = session.time.updated.max(now);
 }
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use wire::message::Tokens;
 
 /// The one record that says what a session owes. Changed only under the head guard.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -27,9 +28,34 @@ pub struct Head {
     /// How the newest runs ended, oldest first: what their callers are answered.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub endings: Vec<Ended>,
+    /// What the session's steps used so far. Kept here because the head is written last: a commit that is done again
+    /// after half of it landed adds nothing twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent: Option<Spent>,
     /// Fields that a later version added.
     #[serde(flatten)]
     pub extra: serde_json::Map<String, Value>,
+}
+
+/// Sums over a session's steps.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spent {
+    /// Dollars.
+    pub cost: f64,
+    /// Tokens.
+    pub tokens: Tokens,
+}
+
+impl Spent {
+    /// Adds a step.
+    pub fn add(&mut self, step: &Spent) {
+        self.cost += step.cost;
+        self.tokens.input += step.tokens.input;
+        self.tokens.output += step.tokens.output;
+        self.tokens.reasoning += step.tokens.reasoning;
+        self.tokens.cache.read += step.tokens.cache.read;
+        self.tokens.cache.write += step.tokens.cache.write;
+    }
 }
 
 /// Whether a session lives.
@@ -61,6 +87,7 @@ impl Head {
             rev: 0,
             state: HeadState::Live,
             endings: Vec::new(),
+            spent: None,
             extra: serde_json::Map::new(),
         }
     }
