@@ -12,7 +12,7 @@ use std::fmt::{self, Write as _};
 use std::io::{Write as _, stderr};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -55,9 +55,10 @@ impl<S: Subscriber + for<'span> LookupSpan<'span>> Layer<S> for Lines {
                 fields.add_missing(outer);
             }
         }
+        let (level, target) = (event.metadata().level(), event.metadata().target());
         let mut line = match self.format {
-            Format::Human => human(event.metadata(), fields, self.colour),
-            Format::Json => json(event.metadata(), fields, trace_id()),
+            Format::Human => human(level, target, fields, self.colour),
+            Format::Json => json(level, target, fields, trace_id()),
         };
         line.push('\n');
         // Where nobody reads, nothing is left to be said.
@@ -80,10 +81,9 @@ fn now() -> String {
 }
 
 /// `TIME LEVEL crate: message name=value ...`
-fn human(metadata: &Metadata<'_>, mut fields: Fields, colour: bool) -> String {
-    let level = metadata.level();
+fn human(level: &Level, target: &str, mut fields: Fields, colour: bool) -> String {
     let (on, off) = if colour { (colour_of(level), "\x1b[0m") } else { ("", "") };
-    let origin = metadata.target().split("::").next().unwrap_or_default();
+    let origin = target.split("::").next().unwrap_or_default();
     let mut line = format!("{} {on}{level:>5}{off} {origin}:", now());
     if let Some(Value::String(message)) = fields.take("message") {
         line.push(' ');
@@ -116,11 +116,11 @@ fn is_plain(text: &str) -> bool {
 }
 
 /// One flat object.
-fn json(metadata: &Metadata<'_>, mut fields: Fields, trace_id: Option<String>) -> String {
+fn json(level: &Level, target: &str, mut fields: Fields, trace_id: Option<String>) -> String {
     let mut object = Map::new();
     object.insert("timestamp".to_owned(), now().into());
-    object.insert("level".to_owned(), metadata.level().as_str().into());
-    object.insert("target".to_owned(), metadata.target().into());
+    object.insert("level".to_owned(), level.as_str().into());
+    object.insert("target".to_owned(), target.into());
     if let Some(message) = fields.take("message") {
         object.insert("message".to_owned(), message);
     }
@@ -192,5 +192,31 @@ impl Visit for Fields {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.set(field, format!("{value:?}").into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(pairs: &[(&'static str, &str)]) -> Fields {
+        Fields(pairs.iter().map(|(name, value)| (*name, Value::from(*value))).collect())
+    }
+
+    #[test]
+    fn what_is_quoted_stays_on_its_line() {
+        let hostile = fields(&[("message", "no\nERROR"), ("path", "a\nb"), ("name", "a b"), ("plain", "ses_1")]);
+        let line = human(&Level::WARN, "server::log", hostile, false);
+        assert!(line.ends_with(r#" WARN server: no\nERROR path="a\nb" name="a b" plain=ses_1"#), "{line}");
+    }
+
+    #[test]
+    fn the_innermost_wins_and_nothing_is_said_twice() {
+        let mut line = fields(&[("message", "done"), ("session", "inner")]);
+        line.add_missing(&fields(&[("session", "outer"), ("run", "r")]));
+        let object: Value = serde_json::from_str(&json(&Level::INFO, "engine::run", line, None)).unwrap();
+        assert_eq!((&object["session"], &object["run"]), (&Value::from("inner"), &Value::from("r")));
+        assert_eq!(object["target"], "engine::run");
+        assert_eq!(object.get("trace_id"), None);
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use std::io::{IsTerminal, stderr};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{FilterExt, Targets, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -78,7 +78,10 @@ pub fn start(format: Format, Level(level): Level, tracer: SdkTracer) {
     let of_ours = |level| OURS.iter().map(move |name| (*name, level));
     let logged = Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(of_ours(level));
     let traced = Targets::new().with_targets(of_ours(level.max(LevelFilter::INFO)));
+    // What goes well is told by the spans themselves.
+    let traced = traced.and(filter_fn(|metadata| metadata.is_span() || *metadata.level() <= tracing::Level::WARN));
     let lines = Lines::new(format, stderr().is_terminal());
     let spans = tracing_opentelemetry::layer().with_tracer(tracer).with_location(false).with_threads(false);
+    let spans = spans.with_target(false).with_tracked_inactivity(false);
     tracing_subscriber::registry().with(spans.with_filter(traced)).with(lines.with_filter(logged)).init();
 }
