@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
+
+use crate::process::{Finished, Launch};
+use crate::terminal::Terminal;
 
 /// The `flotilla` binary: `FLOTILLA_BIN`, or the one beside the test executable, built if it is missing.
 pub fn flotilla_binary() -> PathBuf {
@@ -31,6 +35,15 @@ pub fn repository() -> PathBuf {
     here.ancestors().nth(2).expect("crates/testkit is two below the root").to_path_buf()
 }
 
+/// The environment in which `opencode` fetches nothing by itself.
+const ALONE: [(&str, &str); 5] = [
+    ("OPENCODE_DISABLE_AUTOUPDATE", "1"),
+    ("OPENCODE_DISABLE_MODELS_FETCH", "1"),
+    ("SHELL", "/bin/bash"),
+    ("TERM", "xterm-256color"),
+    ("LANG", "C.UTF-8"),
+];
+
 /// The real clients that the suite drives.
 #[derive(Debug, Clone)]
 pub struct Clients {
@@ -57,5 +70,31 @@ impl Clients {
         assert!(std::env::var("CI").as_deref() != Ok("true"), "{text}");
         eprintln!("skipped: {text}");
         None
+    }
+
+    /// Starts the terminal client, attached to the server at this address.
+    pub async fn attach(&self, url: &str) -> Terminal {
+        Terminal::start(&self.opencode, &["attach", url], &ALONE).await
+    }
+
+    /// Runs `opencode` with these arguments to its end, in an empty directory.
+    ///
+    /// # Panics
+    /// When it does not end within `bound`.
+    pub async fn opencode(&self, args: &[&str], bound: Duration) -> Finished {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let mut launch = Launch::new("opencode", &self.opencode).args(args).directory(home.path());
+        launch.env.extend(ALONE.map(|(key, value)| (key.to_string(), value.to_string())));
+        launch.env("HOME", home.path().to_string_lossy()).finish(bound).await
+    }
+
+    /// Runs a script of `tests/sdk` with node to its end.
+    ///
+    /// # Panics
+    /// When it does not end within `bound`.
+    pub async fn node(&self, args: &[&str], env: &[(&str, &str)], bound: Duration) -> Finished {
+        let mut launch = Launch::new("node", "node").args(args).directory(repository().join("tests/sdk"));
+        launch.env.extend(env.iter().map(|(k, v)| (k.to_string(), v.to_string())));
+        launch.env("NODE_MODULES", self.node_modules.to_string_lossy()).finish(bound).await
     }
 }

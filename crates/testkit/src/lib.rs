@@ -25,6 +25,7 @@ pub mod redis;
 pub mod replica;
 pub mod shape;
 pub mod sse;
+pub mod terminal;
 pub mod transcript;
 pub mod world;
 
@@ -36,4 +37,5 @@ pub use proxy::CuttingProxy;
 pub use redis::RedisServer;
 pub use replica::{Replica, ReplicaSpec, flotilla_binary};
 pub use shape::Shape;
+pub use terminal::Terminal;
 pub use world::{Mode, World, WorldSpec};

@@ -64,6 +64,18 @@ impl Launch {
         self
     }
 
+    /// Starts it and waits for its end.
+    ///
+    /// # Panics
+    /// When it has not ended within `bound`.
+    pub async fn finish(self, bound: Duration) -> Finished {
+        let mut process = self.start();
+        let status = process.wait_exit(bound).await;
+        process.stdout.join();
+        process.stderr.join();
+        Finished { code: status.code(), stdout: process.stdout(), stderr: process.stderr() }
+    }
+
     /// Starts it in a process group of its own. To be called from a thread that lives as long as the test, not from a
     /// blocking pool: the death signal is tied to the thread.
     pub fn start(self) -> Process {
@@ -83,12 +95,21 @@ impl Launch {
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{} did not start: {e}", self.name));
-        let stdout = Output::default();
-        let stderr = Output::default();
-        stdout.follow(child.stdout.take().expect("stdout is piped"));
-        stderr.follow(child.stderr.take().expect("stderr is piped"));
+        let stdout = Output::follow(child.stdout.take().expect("stdout is piped"));
+        let stderr = Output::follow(child.stderr.take().expect("stderr is piped"));
         Process { name: self.name, child, ended: None, stdout, stderr }
     }
+}
+
+/// What a process left that has ended.
+#[derive(Debug, Clone)]
+pub struct Finished {
+    /// Its exit code; nothing if a signal ended it.
+    pub code: Option<i32>,
+    /// What it wrote to stdout (the newest half megabyte).
+    pub stdout: String,
+    /// What it wrote to stderr (the newest half megabyte).
+    pub stderr: String,
 }
 
 /// A running child process. Dropping it kills its whole group and, if the test is failing, prints what it wrote.
@@ -191,20 +212,24 @@ impl Drop for Process {
 }
 
 /// The newest bytes of a stream, collected by a thread.
-#[derive(Debug, Clone, Default)]
-struct Output(Arc<Mutex<VecDeque<u8>>>);
+#[derive(Debug)]
+struct Output {
+    kept: Arc<Mutex<VecDeque<u8>>>,
+    reader: Option<std::thread::JoinHandle<()>>,
+}
 
 impl Output {
-    fn follow(&self, stream: impl Read + Send + 'static) {
-        let kept = self.0.clone();
-        std::thread::spawn(move || {
+    fn follow(stream: impl Read + Send + 'static) -> Self {
+        let kept = Arc::<Mutex<VecDeque<u8>>>::default();
+        let newest = kept.clone();
+        let reader = std::thread::spawn(move || {
             let mut reader = BufReader::new(stream);
             while let Ok(bytes) = reader.fill_buf() {
                 if bytes.is_empty() {
                     break;
                 }
                 let count = bytes.len();
-                let mut kept = kept.lock().unwrap();
+                let mut kept = newest.lock().unwrap();
                 kept.extend(bytes);
                 let excess = kept.len().saturating_sub(OUTPUT_KEPT);
                 kept.drain(..excess);
@@ -212,10 +237,16 @@ impl Output {
                 reader.consume(count);
             }
         });
+        Self { kept, reader: Some(reader) }
+    }
+
+    /// Waits until the stream has ended.
+    fn join(&mut self) {
+        let _panicked = self.reader.take().map(std::thread::JoinHandle::join);
     }
 
     fn text(&self) -> String {
-        let kept: Vec<u8> = self.0.lock().unwrap().iter().copied().collect();
+        let kept: Vec<u8> = self.kept.lock().unwrap().iter().copied().collect();
         String::from_utf8_lossy(&kept).into_owned()
     }
 }

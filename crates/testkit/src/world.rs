@@ -11,6 +11,7 @@ use crate::client::{Client, encoded};
 use crate::events::EventReader;
 use crate::leftovers::{processes_in, still_in};
 use crate::model::ScriptedModel;
+use crate::nginx::Nginx;
 use crate::redis::RedisServer;
 use crate::replica::{Replica, ReplicaSpec};
 
@@ -154,6 +155,11 @@ impl World {
     /// The replicas.
     pub fn replicas(&self) -> &[Replica] {
         &self.replicas
+    }
+
+    /// Starts nginx in front of the replicas, with the configuration that deployments use.
+    pub async fn nginx(&self) -> Nginx {
+        Nginx::start(self.replicas.iter().map(Replica::port)).await
     }
 
     /// The Redis server.

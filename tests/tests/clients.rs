@@ -1,0 +1,163 @@
+//! The real clients, through nginx: the SDK, `opencode run --attach`, the terminal.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use testkit::install::Clients;
+use testkit::model::{Gate, Usage};
+use testkit::nginx::Nginx;
+use testkit::{Answer, Terminal, World, WorldSpec, eventually, transcript};
+
+/// The clients start slowly on a busy machine.
+const CLIENT_BOUND: Duration = Duration::from_secs(90);
+const ROUNDS: &str = "50";
+
+async fn play_rounds(version: &str) {
+    let Some(clients) = Clients::find() else { return };
+    let world = World::start().await;
+    world.model.respond_with(|body| {
+        let asked = transcript::last_user_text(body);
+        match asked.strip_prefix("say ") {
+            Some(word) => {
+                Answer::new().text_chunks(["you said ", word, ", and ", "that is all"], Duration::ZERO).stop()
+            }
+            None => Answer::new().text("waiting").hang(),
+        }
+    });
+    let nginx = world.nginx().await;
+    let env = [("SERVER_URL", nginx.url()), ("DIRECTORY", world.directory_text())];
+    let env = env.each_ref().map(|(key, value)| (*key, value.as_str()));
+    let played = clients.node(&["rounds.mjs", version, ROUNDS], &env, Duration::from_secs(300)).await;
+    assert_eq!(played.code, Some(0), "{played:#?}\n{}", nginx.stderr());
+    assert_eq!(played.stdout.trim(), format!("{version}: {ROUNDS} rounds"));
+}
+
+#[tokio::test]
+async fn the_first_sdk_client_plays_fifty_rounds() {
+    play_rounds("v1").await;
+}
+
+#[tokio::test]
+async fn the_second_sdk_client_plays_fifty_rounds() {
+    play_rounds("v2").await;
+}
+
+/// A bash call, then an answer.
+fn tool_then(text: &str) -> [Answer; 2] {
+    let call = json!({"command": "echo output of the tool", "description": "says something"});
+    [Answer::call("call_1", "bash", call), Answer::say(text)]
+}
+
+#[tokio::test]
+async fn opencode_run_shows_a_tool_and_the_answer_and_continues() {
+    let Some(clients) = Clients::find() else { return };
+    let world = World::start().await;
+    let nginx = world.nginx().await;
+    world.model.script(tool_then("the answer of the run"));
+    let url = nginx.url();
+    let run = clients.opencode(&["run", "--attach", &url, "use the tool"], CLIENT_BOUND).await;
+    assert_eq!((run.code, run.stdout.trim()), (Some(0), "the answer of the run"), "{run:#?}");
+    assert!(run.stderr.contains("echo output of the tool"), "{run:#?}");
+
+    world.model.push(Answer::say("and it goes on"));
+    let run = clients.opencode(&["run", "--attach", &url, "-c", "go on"], CLIENT_BOUND).await;
+    assert_eq!((run.code, run.stdout.trim()), (Some(0), "and it goes on"), "{run:#?}");
+    let asked = world.model.main_requests().pop().unwrap();
+    assert_eq!(transcript::user_texts(&asked.body).len(), 2, "the same session");
+    assert_eq!(world.client().get("/session").await.ok().as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn opencode_run_tells_events_as_json_with_a_password() {
+    let Some(clients) = Clients::find() else { return };
+    let world = World::start_with(WorldSpec { password: Some("sekret".into()), ..WorldSpec::default() }).await;
+    let nginx = world.nginx().await;
+    world.model.script(tool_then("the answer of the run"));
+    let url = nginx.url();
+    let run = ["run", "--attach", &url, "--password", "sekret", "--format", "json", "use the tool"];
+    let run = clients.opencode(&run, CLIENT_BOUND).await;
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    let lines: Vec<Value> = run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kinds: Vec<&str> = lines.iter().map(|line| line["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["step_start", "tool_use", "step_finish", "step_start", "text", "step_finish"]);
+    assert_eq!(lines[1]["part"]["state"]["output"], "output of the tool\n");
+    assert_eq!(lines[4]["part"]["text"], "the answer of the run");
+
+    let run = clients.opencode(&["run", "--attach", &url, "-p", "wrong", "hello"], CLIENT_BOUND).await;
+    assert_ne!(run.code, Some(0), "{run:#?}");
+    assert_eq!(world.model.main_requests().len(), 2);
+}
+
+/// A world with the terminal client attached to it through nginx.
+struct Attached {
+    world: World,
+    terminal: Terminal,
+    _nginx: Nginx,
+}
+
+async fn attach(spec: WorldSpec) -> Option<Attached> {
+    let clients = Clients::find()?;
+    let world = World::start_with(spec).await;
+    let nginx = world.nginx().await;
+    let terminal = clients.attach(&nginx.url()).await;
+    terminal.until_shows(CLIENT_BOUND, "Ask anything").await;
+    Some(Attached { world, terminal, _nginx: nginx })
+}
+
+impl Attached {
+    fn prompt(&self, text: &str) {
+        self.terminal.type_text(text);
+        self.terminal.press("Enter");
+    }
+}
+
+#[tokio::test]
+async fn the_terminal_shows_an_answer_and_the_output_of_a_tool() {
+    let Some(attached) = attach(WorldSpec::default()).await else { return };
+    attached.world.model.script(tool_then("the answer on the screen"));
+    attached.prompt("use the tool please");
+    let screen = attached.terminal.until_shows(CLIENT_BOUND, "the answer on the screen").await;
+    assert!(screen.contains("use the tool please") && screen.contains("echo output of the tool"), "{screen}");
+    attached.terminal.until(CLIENT_BOUND, "the tool's output", shows_output).await;
+}
+
+/// Whether the output stands on the screen by itself, beside the command that made it.
+fn shows_output(screen: &str) -> bool {
+    screen.matches("output of the tool").count() > screen.matches("echo output of the tool").count()
+}
+
+#[tokio::test]
+async fn escape_in_the_terminal_aborts_the_run() {
+    let Some(attached) = attach(WorldSpec::default()).await else { return };
+    let gate = Gate::new();
+    attached.world.model.push(Answer::new().text("an answer that hangs").wait(&gate));
+    attached.prompt("hang please");
+    attached.terminal.until_shows(CLIENT_BOUND, "an answer that hangs").await;
+    // The first asks for confirmation, the second aborts.
+    attached.terminal.press("Escape");
+    attached.terminal.until_shows(CLIENT_BOUND, "again to interrupt").await;
+    attached.terminal.press("Escape");
+    eventually(CLIENT_BOUND, "the model's connection to drop", || async {
+        attached.world.model.main_requests()[0].disconnected.then_some(())
+    })
+    .await;
+    attached.terminal.until(CLIENT_BOUND, "end of the spinner", |screen| !screen.contains("interrupt  ")).await;
+    let session = attached.world.client().get("/session").await.ok()[0]["id"].as_str().unwrap().to_string();
+    let messages = attached.world.messages(&session).await;
+    assert_eq!(messages[1]["info"]["error"]["name"], "MessageAbortedError");
+}
+
+#[tokio::test]
+async fn a_permission_is_answered_in_the_terminal() {
+    let config = json!({"permission": {"bash": "ask"}});
+    let Some(attached) = attach(WorldSpec { config, ..WorldSpec::default() }).await else { return };
+    let call = json!({"command": "touch made-by-the-tool", "description": "makes a file"});
+    let step = Answer::new().tool_call("call_1", "bash", call).finish("tool_calls", Usage::default());
+    attached.world.model.script([step, Answer::say("the file is made")]);
+    attached.prompt("make a file");
+    attached.terminal.until_shows(CLIENT_BOUND, "Allow once").await;
+    assert!(!attached.world.file("made-by-the-tool").exists());
+    attached.terminal.press("Enter");
+    attached.terminal.until_shows(CLIENT_BOUND, "the file is made").await;
+    assert!(attached.world.file("made-by-the-tool").exists());
+}
