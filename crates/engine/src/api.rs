@@ -55,7 +55,7 @@ pub struct Prompt {
     pub message_id: Option<MessageId>,
     /// The agent; the default one if absent.
     pub agent: Option<String>,
-    /// The model; see SEMANTICS of OpenCode: the agent's, the session's, the newest prompt's, the default one.
+    /// The model; if absent the agent's, the session's, or the default one.
     pub model: Option<UserModel>,
     /// Store it and answer with it; nothing runs.
     pub no_reply: bool,

@@ -401,7 +401,7 @@ impl From<ToolError> for EngineError {
 pub(crate) fn found<T>(result: Result<T, StoreError>) -> Result<Option<T>, EngineError> {
     match result {
         Ok(value) => Ok(Some(value)),
-        Err(StoreError::NotFound) => Ok(None),
+        Err(StoreError::NotFound | StoreError::Deleted) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }

@@ -202,6 +202,25 @@ impl Calls {
         self.interrupt(run).await
     }
 
+    /// As [`Calls::settle_or_interrupt`], but calls that have not begun are left for whoever goes on. True if there are
+    /// such calls.
+    pub(crate) async fn settle_or_leave(&mut self, run: &Run, moment: Duration) -> Result<bool, EngineError> {
+        if let Ok(Err(error)) = tokio::time::timeout(moment, self.wait()).await {
+            return Err(error);
+        }
+        self.running.shutdown().await;
+        let mut left = Vec::new();
+        for part in std::mem::take(&mut self.parts) {
+            if crate::turn::is_waiting(&*part.lock().await) {
+                left.push(part);
+            } else {
+                self.parts.push(part);
+            }
+        }
+        self.interrupt(run).await?;
+        Ok(!left.is_empty())
+    }
+
     /// Ends the calls at once and records those without outcome as interrupted.
     pub(crate) async fn interrupt(&mut self, run: &Run) -> Result<(), EngineError> {
         self.running.shutdown().await;
@@ -264,7 +283,8 @@ impl CallHost {
         let now = self.engine().now_ms();
         let mut part = self.part.lock().await;
         let PartKind::Tool(call) = &mut part.kind else { return Ok(()) };
-        let ToolState::Running { input, time, metadata, .. } = &call.state else { return Ok(()) };
+        let ToolState::Running { input, time, metadata, begun, .. } = &call.state else { return Ok(()) };
+        let has_begun = *begun == Some(true);
         let (input, metadata) = (input.clone(), metadata.clone());
         let time = Span { start: time.start, end: Some(now), compacted: None };
         call.state = match result {
@@ -277,6 +297,8 @@ impl CallHost {
                 attachments: output.attachments.map(|files| files.into_iter().map(|file| self.attach(file)).collect()),
             },
             Err(ToolError::Lost) => return Err(EngineError::Lost),
+            // Nothing happened yet: whoever goes on runs it, or waits on its ask again.
+            Err(ToolError::Aborted) if self.stop.leaves_waiting() && !has_begun => return Ok(()),
             Err(ToolError::Aborted) => {
                 interrupt(&mut call.state, ABORTED, now);
                 call.state.clone()
@@ -305,8 +327,11 @@ impl Host for CallHost {
         if self.stop.token.is_cancelled() {
             return Err(self.stopped());
         }
-        if self.engine().0.replica.is_frozen() {
-            return Err(ToolError::Aborted);
+        while self.engine().0.replica.is_frozen() {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(100)) => {}
+                () = self.stop.token.cancelled() => return Err(self.stopped()),
+            }
         }
         let mut part = self.part.lock().await;
         let PartKind::Tool(call) = &mut part.kind else { return Ok(()) };

@@ -17,6 +17,8 @@ pub(crate) enum Committer {
     Request,
     /// A runner: its run guard must still be held; it goes on without the lock, for the guard makes the write certain.
     Runner(Fence),
+    /// A request about a run of this very replica: it goes on without the lock, as the run does.
+    Neighbour,
     /// A finisher of a deletion: like a request, but of a session that is no longer live.
     Deleter,
 }
@@ -39,7 +41,7 @@ impl Under<'_> {
     /// The session's record as it stands.
     pub(crate) fn session(&self) -> Result<Session, EngineError> {
         match self.store.session(self.id) {
-            Err(StoreError::NotFound) => Err(EngineError::SessionNotFound(self.id.clone())),
+            Err(StoreError::NotFound | StoreError::Deleted) => Err(EngineError::SessionNotFound(self.id.clone())),
             other => Ok(other?),
         }
     }
@@ -70,7 +72,7 @@ impl Engine {
         let lock = self.0.ports.locks.lock(&name, PATIENCE).instrument(crate::trace::lock(&name));
         let lock = match lock.await {
             Ok(lock) => Some(lock),
-            Err(_) if matches!(committer, Committer::Runner(_)) => None,
+            Err(_) if matches!(committer, Committer::Runner(_) | Committer::Neighbour) => None,
             Err(error @ CoordinationError::Contended(_)) => return Err(EngineError::Unavailable(error.to_string())),
             Err(CoordinationError::Unavailable(why)) => return Err(EngineError::Unavailable(why)),
         };
@@ -83,6 +85,9 @@ impl Engine {
                 Ok(done) => return Ok(done),
                 Err(Failed::Engine(error)) => return Err(error),
                 Err(Failed::Again(error)) => last = Some(error),
+            }
+            if let Some(lock) = &lock {
+                lock.extend();
             }
             // Without the lock, contenders spread out by themselves; with it this is the rare end of a deposed holder.
             let spread = 2_u64 << attempt.min(6);
@@ -112,7 +117,7 @@ fn once<T>(
     let guard = store.take_head(session).map_err(refuse)?;
     let mut head = guard.head().clone();
     match committer {
-        Committer::Request if head.state != HeadState::Live => {
+        Committer::Request | Committer::Neighbour if head.state != HeadState::Live => {
             guard.release();
             return Err(Failed::Engine(EngineError::SessionNotFound(session.clone())));
         }
@@ -123,9 +128,14 @@ fn once<T>(
                 return Err(Failed::Engine(error.into()));
             }
         }
-        Committer::Request | Committer::Deleter => {}
+        Committer::Request | Committer::Neighbour | Committer::Deleter => {}
     }
     match decide(&mut head, &Under { store, id: session }) {
+        // Nothing of a deleted session is written again but its end.
+        Ok(Decision::Write(..)) if matches!(committer, Committer::Runner(_)) && !guard.head().is_live() => {
+            guard.release();
+            Err(Failed::Engine(EngineError::Lost))
+        }
         Ok(Decision::Write(writes, value)) => {
             let head = guard.commit(writes, head).map_err(refuse)?;
             Ok((head, value))

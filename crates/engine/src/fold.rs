@@ -12,8 +12,8 @@ use wire::ids::{PartId, SessionId};
 
 /// How long an ended session is still shown to newcomers, in milliseconds.
 const SHOWN_AFTER_END: u64 = 60_000;
-/// Messages of a session that are kept: the prompt and the answer.
-const KEPT_MESSAGES: usize = 2;
+/// Messages of a session that are kept: the newest prompts and answers. An answer that is open is never let go.
+const KEPT_MESSAGES: usize = 4;
 
 #[derive(Default)]
 pub(crate) struct Fold {
@@ -150,8 +150,13 @@ impl Live {
     fn message(&mut self, id: &str) -> &mut (String, Option<Value>, BTreeMap<String, Value>) {
         let at = self.messages.iter().position(|(known, _, _)| known == id);
         let at = at.unwrap_or_else(|| {
-            if self.messages.len() >= KEPT_MESSAGES {
-                self.messages.pop_front();
+            let is_open = |info: &Option<Value>| {
+                info.as_ref().is_some_and(|info| info["role"] == "assistant" && info["time"]["completed"].is_null())
+            };
+            if self.messages.len() >= KEPT_MESSAGES
+                && let Some(oldest) = self.messages.iter().position(|(_, info, _)| !is_open(info))
+            {
+                self.messages.remove(oldest);
             }
             self.messages.push_back((id.to_owned(), None, BTreeMap::new()));
             self.messages.len() - 1

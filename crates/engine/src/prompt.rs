@@ -127,7 +127,7 @@ impl Engine {
         self.head_commit(key, Committer::Request, move |head, at| {
             let ticket = Record::Ticket { session: at.id.clone(), message: message.id.clone() };
             let known: Option<Ticket> = at.store.read(&ticket)?.and_then(|ticket| serde_json::from_slice(&ticket).ok());
-            if let Some(known) = known.filter(|known| known.k <= head.issued) {
+            if let Some(known) = known.as_ref().filter(|known| known.k <= head.issued) {
                 if known.body_hash != body_hash {
                     let why = format!("The message id {} stands for another prompt", message.id);
                     return Err(EngineError::Conflict(why));
@@ -138,8 +138,16 @@ impl Engine {
                 let why = format!("The message id {} belongs to another session", message.id);
                 return Err(EngineError::Conflict(why));
             }
-            if no_reply && found(at.store.message(at.id, &message.id))?.is_some() {
-                return Ok(Decision::Leave((Stored::Known, message.clone())));
+            // A ticket that was never given out is of a prompt that was never acknowledged: it is done again.
+            if known.is_none()
+                && let Some(there) = found(at.store.message(at.id, &message.id))?
+            {
+                let same = there.info.user().is_some()
+                    && there.parts.iter().map(|part| &part.kind).eq(parts.iter().map(|part| &part.kind));
+                if no_reply && same {
+                    return Ok(Decision::Leave((Stored::Known, message.clone())));
+                }
+                return Err(EngineError::Conflict(format!("The message id {} is taken", message.id)));
             }
             let was_open = head.is_open();
             if head.issued - head.settled >= limit {
@@ -254,8 +262,9 @@ impl Engine {
     /// An idle or unknown session only gets the idle events.
     pub async fn abort(&self, tenant: &Tenant, id: &SessionId) -> Result<bool, EngineError> {
         let key = SessionKey::new(tenant.clone(), id.clone());
+        let committer = if self.0.runs.is_here(&key) { Committer::Neighbour } else { Committer::Request };
         let stopped = self
-            .head_commit(&key, Committer::Request, |head, _| {
+            .head_commit(&key, committer, |head, _| {
                 Ok(match head.stop() {
                     Some(upto) => Decision::Write(Vec::new(), Some(upto)),
                     None => Decision::Leave(None),

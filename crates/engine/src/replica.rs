@@ -345,7 +345,9 @@ impl Engine {
                 for marker in store.markers()? {
                     let Ok(head) = store.head(&marker.session) else { continue };
                     match marker.ticket {
-                        Some(ticket) if head.settled >= ticket => store.remove_marker(&marker.session, ticket)?,
+                        Some(ticket) if head.settled >= ticket || head.state == run_protocol::HeadState::Removed => {
+                            store.remove_marker(&marker.session, ticket)?;
+                        }
                         None if head.state == run_protocol::HeadState::Removed => {
                             store.remove_deletion_marker(&marker.session)?;
                         }

@@ -12,6 +12,9 @@ use wire::part::{Part, PartKind, ToolState};
 
 /// OpenCode never asks for more tokens than this at once.
 const MAX_OUTPUT: u64 = 32_000;
+/// What the model is reminded of when its agent's steps are used up.
+const LAST_STEP: &str = "This was the last step that is allowed here. I call no more tools: I say what is done, what is \
+                         left, and what to do next.";
 /// What the model reads in place of a call's outcome that nobody knows.
 const INTERRUPTED: &str = "[Tool execution was interrupted]";
 
@@ -22,6 +25,12 @@ pub(crate) fn chat_request(run: &Run, scene: &Scene, transcript: &Transcript) ->
     let system = agents::system_prompt(&scene.instance, &scene.agent, &scene.model, &date, extra);
     let mut messages = vec![ChatMessage::System(system)];
     messages.extend(conversation(&transcript.messages));
+    let answers = transcript.messages.iter().filter_map(|message| message.info.assistant());
+    let step = answers.filter(|answer| answer.parent_id == scene.user.id).count() as u32 + 1;
+    if scene.agent.steps.is_some_and(|steps| step >= steps) {
+        let text = Some(LAST_STEP.to_owned());
+        messages.push(ChatMessage::Assistant { text, reasoning: None, tool_calls: Vec::new() });
+    }
     let options = scene.user.model.variant.as_ref().and_then(|name| scene.model.variants.get(name));
     let mut request = base_request(scene, &scene.model, messages);
     for layer in [Some(&scene.agent.options), options].into_iter().flatten() {

@@ -67,6 +67,11 @@ impl Stop {
         self.token.cancel();
     }
 
+    /// True where calls that have not begun are left for whoever goes on.
+    pub(crate) fn leaves_waiting(&self) -> bool {
+        matches!(self.reason(), Some(StopReason::Interrupted | StopReason::Frozen))
+    }
+
     pub(crate) fn reason(&self) -> Option<StopReason> {
         self.reason.get().copied()
     }
@@ -200,7 +205,7 @@ impl Engine {
         }
     }
 
-    /// PROTOCOL section 5. None: the lease is another's.
+    /// Takes the run guard between two looks at the lease. None: the lease is another's, or the session is gone.
     async fn become_runner(&self, handle: &Arc<RunHandle>, entry: Entry) -> Result<Option<Run>, EngineError> {
         let key = &handle.key;
         let mut number = match entry {
@@ -231,16 +236,23 @@ impl Engine {
         let fence = guard.fence();
         let was_open = matches!(entry, Entry::Claimed | Entry::Entered { was_open: true, .. });
         let now = self.now_ms();
-        let (head, (session, reserved)) = self
+        let (head, opened) = self
             .head_commit(key, Committer::Runner(fence), move |head, at| {
+                if !head.is_live() {
+                    return Ok(Decision::Leave(None));
+                }
                 let session = at.session()?;
                 if was_open {
                     head.tries += 1;
                 }
                 let reserved = head.reserve_time(now);
-                Ok(Decision::Write(Vec::new(), (session, reserved)))
+                Ok(Decision::Write(Vec::new(), Some((session, reserved))))
             })
             .await?;
+        let Some((session, reserved)) = opened else {
+            self.finish_deletion(key).await?;
+            return Ok(None);
+        };
         let origin = self.origin(key, &session, Some(fence));
         handle.begin(fence);
         trace::fenced(fence);
@@ -362,7 +374,7 @@ impl Run {
                 Look::Deleted | Look::Aborted { .. } => return Ok(None),
             }
             if self.engine.is_draining() {
-                return Ok(Some(End::HandOver { delay_ms: 0 }));
+                return self.hand_over().await;
             }
             if self.engine.0.replica.is_frozen() {
                 self.wait_for_thaw().await?;
@@ -395,7 +407,7 @@ impl Run {
             first = false;
             match stop.reason() {
                 Some(StopReason::Lost) => return Err(EngineError::Lost),
-                Some(StopReason::Interrupted) => return Ok(Some(End::HandOver { delay_ms: 0 })),
+                Some(StopReason::Interrupted) => return self.hand_over().await,
                 Some(StopReason::Frozen) => {
                     head = self.read_head().await?;
                     continue;
@@ -411,6 +423,17 @@ impl Run {
                 return self.settle(seen, answer).await;
             }
         }
+    }
+
+    /// Gives the run to another replica. That is no failure: the attempt is not counted.
+    async fn hand_over(&self) -> Result<Option<End>, EngineError> {
+        self.head_commit(|head, _| {
+            head.tries = head.tries.saturating_sub(1);
+            Ok(Decision::Write(Vec::new(), ()))
+        })
+        .await?;
+        self.engine.flush(&self.handle.key.tenant, Duration::from_secs(1)).await;
+        Ok(Some(End::HandOver { delay_ms: 0 }))
     }
 
     /// Waits until something stops the step: an abort, a deletion, a loss, the end of the replica's time.
@@ -450,11 +473,11 @@ impl Run {
     async fn settle(&self, seen: u64, answer: Settled) -> Result<Option<End>, EngineError> {
         let now = self.engine.now_ms();
         let given = answer.clone();
-        let (head, (ending, session, user)) = self
+        let (head, (ending, session, user, withdrawn)) = self
             .head_commit(move |head, at| {
                 let ending = Ending::decide(head, seen);
                 if !matches!(ending, Ending::Settle { .. }) {
-                    return Ok(Decision::Leave((ending, None, None)));
+                    return Ok(Decision::Leave((ending, None, None, Vec::new())));
                 }
                 head.settle(seen, given.answer.clone());
                 let mut session = at.session()?;
@@ -469,12 +492,16 @@ impl Run {
                     let record = Record::Message { session: session.id.clone(), id: user.id().clone() };
                     writes.push(Write::Put(record, body(user)?));
                 }
+                let withdrawn = crate::asks::open_asks(at)?;
                 writes.extend(crate::asks::withdrawn(at)?);
-                Ok(Decision::Write(writes, (ending, Some(session), user)))
+                Ok(Decision::Write(writes, (ending, Some(session), user, withdrawn)))
             })
             .await?;
         if let Ending::Settle { upto } = ending {
             self.unlink_markers(upto);
+            for ask in withdrawn {
+                self.publish(ask.withdrawn_event()).await;
+            }
             let released = self.release(upto).await?;
             if let Some(session) = session {
                 // The trailing summary comes after idle.
@@ -543,7 +570,11 @@ impl Run {
     /// Ends the turn with an error that its callers and readers see.
     pub(crate) async fn fail_turn(&self, head: &Head, error: MessageError) -> Result<(), EngineError> {
         let transcript = Transcript::load(self, head.issued).await?;
-        let closed = transcript.close_dangling(self, Some(error.clone())).await?;
+        transcript.close_dangling(self, Some(error.clone())).await?;
+        let closed = match transcript.newest_user() {
+            Some(user) => Some(transcript.fail(self, user, &error).await?),
+            None => None,
+        };
         self.publish(wire::event::session_error(&self.handle.key.session, &error)).await;
         let message = error.data["message"].as_str().unwrap_or_default().to_owned();
         let answer = match closed {
@@ -560,11 +591,16 @@ impl Run {
         self.engine.flush(&self.handle.key.tenant, Duration::from_secs(5)).await;
         let mut entries = self.engine.status_entries(&self.origin, &SessionStatus::Busy);
         entries.extend(self.engine.status_entries(&self.origin, &SessionStatus::Idle));
+        // From here on nobody takes the lease back in this run's name.
+        self.handle.rest();
         for tries in 0..10_u64 {
             let (key, attempt) = (&self.handle.key, &self.handle.attempt);
             let released = self.engine.0.ports.leases.release(key, attempt, seen, &entries);
             match released.instrument(trace::lease("release", key, attempt)).await {
-                Ok(Released::More) => return Ok(false),
+                Ok(Released::More) => {
+                    self.handle.begin(self.guard.fence());
+                    return Ok(false);
+                }
                 Ok(Released::Done | Released::Gone) => {
                     self.engine.0.waiters.wake(&self.handle.key);
                     return Ok(true);

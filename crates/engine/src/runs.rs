@@ -32,6 +32,11 @@ impl RunHandle {
         self.has_begun.store(true, Ordering::Release);
     }
 
+    /// Notes that the run gives its lease back.
+    pub(crate) fn rest(&self) {
+        self.has_begun.store(false, Ordering::Release);
+    }
+
     fn fence(&self) -> Option<Fence> {
         self.has_begun.load(Ordering::Acquire).then(|| Fence(self.fence.load(Ordering::Acquire)))
     }

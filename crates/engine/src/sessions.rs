@@ -15,6 +15,8 @@ use wire::message::{MessageWithParts, Tokens};
 use wire::session::{Session, SessionStatus, SessionTime, Todo, default_title};
 use wire::tenant::Tenant;
 
+/// How often a deletion tries to take the run guard; others may take it at the same moment.
+const TAKES: usize = 100;
 /// Sessions listed where no limit is given.
 const LISTED: usize = 100;
 
@@ -248,7 +250,7 @@ impl Engine {
         // After a take that came after the head's commit no run can write any more.
         let (store, id) = (self.tenant_store(&key.tenant), key.session.clone());
         blocking(move || {
-            loop {
+            for _ in 0..TAKES {
                 let number = store.run_number(&id)?;
                 match store.take_run(&id, number) {
                     Ok(_) => return Ok(()),
@@ -256,6 +258,7 @@ impl Engine {
                     Err(error) => return Err(error.into()),
                 }
             }
+            Err(EngineError::Unavailable("the session is contended; its deletion is finished soon".into()))
         })
         .await?;
         let (store, id) = (self.tenant_store(&key.tenant), key.session.clone());
@@ -281,7 +284,11 @@ impl Engine {
         .await?;
         let _ = self.0.ports.leases.forget(key).await;
         let (store, id) = (self.tenant_store(&key.tenant), key.session.clone());
-        blocking(move || store.remove_deletion_marker(&id).map_err(EngineError::from)).await?;
+        blocking(move || {
+            store.remove_markers_upto(&id, u64::MAX)?;
+            store.remove_deletion_marker(&id).map_err(EngineError::from)
+        })
+        .await?;
         self.0.waiters.wake(key);
         Ok(())
     }

@@ -108,8 +108,7 @@ async fn scene(run: &Run, user: UserMessage) -> Result<Result<Scene, MessageErro
 async fn refuse(run: &Run, error: MessageError) -> Result<Outcome, EngineError> {
     run.publish(wire::event::session_error(&run.handle.key.session, &error)).await;
     let message = error.data["message"].as_str().unwrap_or(&error.name).to_owned();
-    let ends_with =
-        Settled { answer: TicketAnswer::Failed { message }, user: None, spent: Spent::default() };
+    let ends_with = Settled { answer: TicketAnswer::Failed { message }, user: None, spent: Spent::default() };
     Ok(Outcome { message: None, spent: Spent::default(), ends_with: Some(ends_with) })
 }
 
@@ -467,11 +466,13 @@ impl Writing<'_> {
         let error = match self.stop.reason() {
             Some(StopReason::Aborted { .. }) => MessageError::aborted(),
             Some(StopReason::Interrupted | StopReason::Frozen) => {
-                self.calls.settle_or_interrupt(self.run, Duration::from_millis(500)).await?;
+                let waiting = self.calls.settle_or_leave(self.run, Duration::from_millis(500)).await?;
                 self.close_reasoning().await?;
                 self.close_text().await?;
-                self.message.finish = Some("unknown".into());
-                self.message.time.completed = Some(self.engine().now_ms());
+                if !waiting {
+                    self.message.finish = Some("unknown".into());
+                    self.message.time.completed = Some(self.engine().now_ms());
+                }
                 self.put_message().await?;
                 return Ok(self.outcome(Spent::default(), false));
             }

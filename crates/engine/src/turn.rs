@@ -9,7 +9,9 @@ use serde_json::json;
 use std::sync::Arc;
 use storage::{Record, Write};
 use wire::ids::MessageId;
-use wire::message::{AssistantMessage, Message, MessageError, MessageWithParts, Tokens, UserMessage};
+use wire::message::{
+    AssistantMessage, Message, MessageError, MessagePath, MessageTime, MessageWithParts, Tokens, UserMessage,
+};
 use wire::part::{Part, PartKind, ToolState};
 use wire::session::Session;
 
@@ -117,6 +119,43 @@ impl Transcript {
         is_empty.then(|| answer.clone())
     }
 
+    /// Records the failure of a turn: in the answer that was open, or in one of its own. Returns its id.
+    pub(crate) async fn fail(
+        &self,
+        run: &Run,
+        user: &UserMessage,
+        error: &MessageError,
+    ) -> Result<MessageId, EngineError> {
+        let open = self.newest_assistant().map(|(message, _)| message);
+        if let Some(open) = open.filter(|open| open.parent_id == user.id && open.time.completed.is_none()) {
+            return Ok(open.id.clone());
+        }
+        let known = run.known();
+        let now = run.engine.now_ms();
+        let directory = &known.session.directory;
+        let message = Message::Assistant(AssistantMessage {
+            id: run.engine.0.ids.message(),
+            session_id: known.session.id.clone(),
+            parent_id: user.id.clone(),
+            time: MessageTime { created: known.reserved, completed: Some(now) },
+            mode: user.agent.clone(),
+            agent: user.agent.clone(),
+            model_id: user.model.model_id.clone(),
+            provider_id: user.model.provider_id.clone(),
+            variant: user.model.variant.clone(),
+            path: MessagePath { cwd: directory.clone(), root: directory.clone() },
+            cost: 0.0,
+            tokens: Tokens::default(),
+            error: Some(error.clone()),
+            finish: None,
+            summary: None,
+            extra: wire::Extra::new(),
+        });
+        run.commit(vec![Write::Put(message_record(&message), body(&message)?)]).await?;
+        run.publish_record(message.id().as_str(), wire::event::message_updated(&message)).await;
+        Ok(message.id().clone())
+    }
+
     /// Closes what a former runner left open: text is kept as far as it was published, calls that had begun are recorded
     /// as interrupted and never run again, calls that had not are left to be run (without `error`) or closed (with it).
     ///
@@ -140,10 +179,14 @@ impl Transcript {
                     left_to_run = true;
                     continue;
                 }
-                if let PartKind::Text(text) = &mut part.kind
-                    && text.time.as_ref().is_some_and(|time| time.end.is_none())
-                {
-                    text.text = feed.open_text(&part.id).unwrap_or_default();
+                match &mut part.kind {
+                    PartKind::Text(text) if text.time.as_ref().is_some_and(|time| time.end.is_none()) => {
+                        text.text = feed.open_text(&part.id).unwrap_or_default();
+                    }
+                    PartKind::Reasoning(reasoning) if reasoning.time.end.is_none() => {
+                        reasoning.text = feed.open_text(&part.id).unwrap_or_default();
+                    }
+                    _ => {}
                 }
                 close_part(&mut part.kind, now);
             }
@@ -152,7 +195,9 @@ impl Transcript {
                 writes.push(Write::Put(Record::Part { message: message.id.clone(), id: part.id.clone() }, body(part)?));
             }
             let mut message = message.clone();
-            if !left_to_run && (error.is_some() || !parts.is_empty()) {
+            // An empty one that nothing came after is used again.
+            let is_last = self.messages.last().is_some_and(|last| last.info.id() == &message.id);
+            if !left_to_run && (error.is_some() || !parts.is_empty() || !is_last) {
                 message.time.completed = Some(now);
                 message.error = error.clone();
                 if error.is_none() {
@@ -172,7 +217,7 @@ impl Transcript {
 }
 
 /// A call that was accepted and had no effect yet.
-fn is_waiting(part: &Part) -> bool {
+pub(crate) fn is_waiting(part: &Part) -> bool {
     matches!(part.tool().map(|tool| &tool.state), Some(ToolState::Running { begun: None | Some(false), .. }))
 }
 

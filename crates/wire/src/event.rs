@@ -46,8 +46,13 @@ impl Event {
     pub fn is_durable(&self) -> bool {
         matches!(
             self.kind.as_str(),
-            "session.created" | "session.updated" | "session.deleted" | "message.updated" | "message.removed"
-                | "message.part.updated" | "message.part.removed"
+            "session.created"
+                | "session.updated"
+                | "session.deleted"
+                | "message.updated"
+                | "message.removed"
+                | "message.part.updated"
+                | "message.part.removed"
         )
     }
 }

@@ -219,7 +219,9 @@ mod tests {
 
     #[test]
     fn what_could_leave_a_directory_is_no_id() {
-        for bad in ["ses_", "ses", "msg_x", "ses_../x", "ses_a/b", "ses_a.b", "ses_é", &format!("ses_{}", "a".repeat(65))] {
+        for bad in
+            ["ses_", "ses", "msg_x", "ses_../x", "ses_a/b", "ses_a.b", "ses_é", &format!("ses_{}", "a".repeat(65))]
+        {
             assert!(SessionId::parse(bad).is_err(), "{bad}");
         }
         assert!(SessionId::parse("ses_a-B_9").is_ok());

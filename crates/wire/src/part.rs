@@ -24,7 +24,7 @@ pub struct Part {
 }
 
 /// What a part is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum PartKind {
     /// Text, of a user or of the model.
@@ -42,6 +42,34 @@ pub enum PartKind {
     /// What this version only stores and shows: `patch`, `agent`, `subtask`, `compaction`, `snapshot`, `retry`.
     #[serde(untagged)]
     Other(Extra),
+}
+
+impl utoipa::PartialSchema for PartKind {
+    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
+        use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Type};
+        let kind =
+            ObjectBuilder::new().property("type", ObjectBuilder::new().schema_type(Type::String)).required("type");
+        OneOfBuilder::new()
+            .item(TextPart::schema())
+            .item(ReasoningPart::schema())
+            .item(ToolPart::schema())
+            .item(FilePart::schema())
+            .item(StepStartPart::schema())
+            .item(StepFinishPart::schema())
+            .item(kind)
+            .into()
+    }
+}
+
+impl ToSchema for PartKind {
+    fn schemas(schemas: &mut Vec<(String, utoipa::openapi::RefOr<utoipa::openapi::schema::Schema>)>) {
+        TextPart::schemas(schemas);
+        ReasoningPart::schemas(schemas);
+        ToolPart::schemas(schemas);
+        FilePart::schemas(schemas);
+        StepStartPart::schemas(schemas);
+        StepFinishPart::schemas(schemas);
+    }
 }
 
 /// Text.

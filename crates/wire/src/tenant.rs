@@ -16,7 +16,11 @@ impl Tenant {
     /// Parses a tenant's name.
     pub fn parse(name: &str) -> Result<Self, InvalidTenant> {
         let known = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-';
-        if (1..=64).contains(&name.len()) && name.bytes().all(known) { Ok(Self(name.into())) } else { Err(InvalidTenant) }
+        if (1..=64).contains(&name.len()) && name.bytes().all(known) {
+            Ok(Self(name.into()))
+        } else {
+            Err(InvalidTenant)
+        }
     }
 
     /// The name.
