@@ -1,5 +1,7 @@
 //! Traces and logs: what a run exports, what it passes on, what it says, and what it never says.
 
+#![allow(clippy::unwrap_used)]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
