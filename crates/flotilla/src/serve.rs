@@ -156,6 +156,5 @@ async fn start_engine(
 
 /// Names of variables that a command must not see, beside the server's own.
 fn is_secret(name: &str) -> bool {
-    let is_of_collector = name.starts_with("OTEL_") && name.ends_with("_HEADERS");
-    is_of_collector || name.ends_with("_API_KEY") || matches!(name, "OPENCODE_CONFIG_CONTENT" | "OPENCODE_AUTH_CONTENT")
+    name.ends_with("_API_KEY") || matches!(name, "OPENCODE_CONFIG_CONTENT" | "OPENCODE_AUTH_CONTENT")
 }
