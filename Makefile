@@ -1,4 +1,4 @@
-.PHONY: run test clean
+.PHONY: run test bench clean
 
 # A local fleet on http://127.0.0.1:4096. More by ARGS: make run ARGS="--demo --replicas 5"
 run:
@@ -7,6 +7,12 @@ run:
 # All that continuous integration runs.
 test:
 	@scripts/test.sh
+
+# Measures one replica, three, and OpenCode beside them where OPENCODE_BIN names its program. Less by ARGS="--quick".
+bench:
+	@scripts/install.sh redis-server git
+	cargo build --release --locked -p flotilla -p bench
+	@release=$${CARGO_TARGET_DIR:-target}/release; FLOTILLA_BIN=$$(realpath $$release/flotilla) $$release/flotilla-bench $(ARGS)
 
 clean:
 	cargo clean
