@@ -106,9 +106,11 @@ async fn an_abort_of_an_idle_or_unknown_session_says_idle() {
     let world = World::start().await;
     let id = world.session().await;
     let mut events = world.events(1).await;
-    world.abort(&id).await;
+    world.at(2).abort(&id).await;
     let status = events.until_kind(BOUND, "session.status").await;
     assert_eq!(status.properties(), &json!({"sessionID": id, "status": {"type": "idle"}}));
     events.until_idle(BOUND, &id).await;
-    world.abort("ses_dfc9ffffffffabcdefghijklmn").await;
+    let unknown = "ses_dfc9ffffffffabcdefghijklmn";
+    world.at(2).abort(unknown).await;
+    events.until_idle(BOUND, unknown).await;
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use testkit::install::Clients;
 use testkit::model::{Gate, Usage};
 use testkit::nginx::Nginx;
-use testkit::{Answer, Terminal, World, WorldSpec, eventually, transcript};
+use testkit::{Answer, CuttingProxy, Terminal, World, WorldSpec, eventually, transcript};
 
 /// The clients start slowly on a busy machine.
 const CLIENT_BOUND: Duration = Duration::from_secs(90);
@@ -92,6 +92,8 @@ async fn opencode_run_tells_events_as_json_with_a_password() {
 struct Attached {
     world: World,
     terminal: Terminal,
+    /// Between the terminal and nginx.
+    network: CuttingProxy,
     _nginx: Nginx,
 }
 
@@ -99,9 +101,10 @@ async fn attach(spec: WorldSpec) -> Option<Attached> {
     let clients = Clients::find()?;
     let world = World::start_with(spec).await;
     let nginx = world.nginx().await;
-    let terminal = clients.attach(&nginx.url()).await;
+    let network = CuttingProxy::start(nginx.port());
+    let terminal = clients.attach(&network.url()).await;
     terminal.until_shows(CLIENT_BOUND, "Ask anything").await;
-    Some(Attached { world, terminal, _nginx: nginx })
+    Some(Attached { world, terminal, network, _nginx: nginx })
 }
 
 impl Attached {
@@ -126,6 +129,11 @@ fn shows_output(screen: &str) -> bool {
     screen.matches("output of the tool").count() > screen.matches("echo output of the tool").count()
 }
 
+/// Whether the screen no longer offers to interrupt a run.
+fn at_rest(screen: &str) -> bool {
+    !screen.contains("esc interrupt") && !screen.contains("again to interrupt")
+}
+
 #[tokio::test]
 async fn escape_in_the_terminal_aborts_the_run() {
     let Some(attached) = attach(WorldSpec::default()).await else { return };
@@ -141,10 +149,55 @@ async fn escape_in_the_terminal_aborts_the_run() {
         attached.world.model.main_requests()[0].disconnected.then_some(())
     })
     .await;
-    attached.terminal.until(CLIENT_BOUND, "end of the spinner", |screen| !screen.contains("interrupt  ")).await;
+    attached.terminal.until(CLIENT_BOUND, "end of the spinner", at_rest).await;
     let session = attached.world.client().get("/session").await.ok()[0]["id"].as_str().unwrap().to_string();
     let messages = attached.world.messages(&session).await;
     assert_eq!(messages[1]["info"]["error"]["name"], "MessageAbortedError");
+}
+
+/// The answer of the cut terminal, a word at a time.
+fn words(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|n| format!("w{n} ")).collect()
+}
+
+#[tokio::test]
+async fn a_terminal_that_is_cut_in_mid_answer_shows_the_whole_answer() {
+    let Some(attached) = attach(WorldSpec::default()).await else { return };
+    let (unseen, end) = (Gate::new(), Gate::new());
+    let answer = Answer::new().text_chunks(words(0..10), Duration::ZERO).wait(&unseen);
+    let answer = answer.text_chunks(words(10..20), Duration::ZERO).wait(&end);
+    attached.world.model.push(answer.text_chunks(words(20..24), Duration::ZERO).stop());
+    let mut control = attached.world.global_events(1).await;
+    attached.prompt("talk please");
+    attached.terminal.until_shows(CLIENT_BOUND, "w9").await;
+    attached.network.refuse();
+    attached.network.cut();
+    unseen.release();
+    control.until(CLIENT_BOUND, "the words that the terminal misses", |e| e.properties()["delta"] == "w19 ").await;
+    attached.network.heal();
+    // Nothing more is said yet: what is on the screen was told to the newcomer.
+    attached.terminal.until_shows(CLIENT_BOUND, words(0..20).concat().trim()).await;
+    end.release();
+    attached.terminal.until_shows(CLIENT_BOUND, words(0..24).concat().trim()).await;
+    attached.terminal.until(CLIENT_BOUND, "end of the spinner", at_rest).await;
+}
+
+#[tokio::test]
+async fn a_terminal_that_is_cut_until_the_answer_has_ended_shows_it_and_rests() {
+    let Some(attached) = attach(WorldSpec::default()).await else { return };
+    let unseen = Gate::new();
+    let answer = Answer::new().text_chunks(words(0..10), Duration::ZERO).wait(&unseen);
+    attached.world.model.push(answer.text_chunks(words(10..20), Duration::ZERO).stop());
+    let mut control = attached.world.global_events(1).await;
+    attached.prompt("talk please");
+    attached.terminal.until_shows(CLIENT_BOUND, "w9").await;
+    attached.network.refuse();
+    attached.network.cut();
+    unseen.release();
+    control.until_kind(CLIENT_BOUND, "session.idle").await;
+    attached.network.heal();
+    attached.terminal.until_shows(CLIENT_BOUND, words(0..20).concat().trim()).await;
+    attached.terminal.until(CLIENT_BOUND, "end of the spinner", at_rest).await;
 }
 
 #[tokio::test]

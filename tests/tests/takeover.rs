@@ -93,4 +93,6 @@ async fn a_prompt_that_nobody_waits_for_survives_the_death_of_its_replica() {
         (last["info"]["finish"] == "stop").then_some(last)
     });
     assert_eq!(text_of(&answered.await), "answered");
+    assert!(world.model.main_requests()[0].disconnected);
+    assert_eq!(world.model.concurrent_runs(&id), 1);
 }
