@@ -15,15 +15,15 @@ const ROWS: [&[&str]; 7] = [
     &["flotilla"],
 ];
 
-/// Crates that nothing but tests depends on, and that know no other crate.
-const FOR_TESTS: [&str; 2] = ["suite", "testkit"];
+/// Crates that nothing but tests depends on, and that know no other crate but the test kit.
+const FOR_TESTS: [&str; 3] = ["bench", "suite", "testkit"];
 
 /// Who alone may depend on a package.
 const ONLY: [(&str, &[&str]); 4] = [
     ("redis", &["coordination-redis"]),
     ("deadpool-redis", &["coordination-redis"]),
-    ("axum", &["server", "testkit"]),
-    ("clap", &["flotilla"]),
+    ("axum", &["bench", "server", "testkit"]),
+    ("clap", &["bench", "flotilla"]),
 ];
 
 /// Crates that never wait for anything, and packages that would let them.
@@ -95,7 +95,7 @@ fn check_dependency(name: &str, dependency: &Value, broken: &mut Vec<String>) {
         return;
     }
     // A crate may switch on features of its own for its tests.
-    let for_tests = is_dev && (on == name || on == "testkit");
+    let for_tests = (is_dev && (on == name || on == "testkit")) || (name == "bench" && on == "testkit");
     let is_below = matches!((row(name), row(on)), (Some(own), Some(other)) if other < own);
     if !for_tests && !is_below {
         broken.push(format!("{name} depends on {on}"));

@@ -67,6 +67,8 @@ pub struct Prompt {
     pub parts: Vec<(Option<PartId>, PartKind)>,
     /// The hash of what was asked: the same id with another one is refused.
     pub body_hash: String,
+    /// The client's idempotency key, hashed together with the route: the same key twice is one prompt.
+    pub key: Option<String>,
 }
 
 /// A prompt that is stored.
@@ -159,6 +161,9 @@ pub enum EngineError {
     /// The id belongs to something else: choose another.
     #[error("{0}")]
     Conflict(String),
+    /// The idempotency key was used for another request: choose another.
+    #[error("this idempotency key was used for another request")]
+    KeyReused,
     /// The request makes no sense: mend it.
     #[error("{0}")]
     BadRequest(String),

@@ -31,6 +31,9 @@ pub(crate) enum Decision<T> {
     Leave(T),
 }
 
+/// Decides what a commit writes, from the head as it stands under the guard.
+type Decide<T> = dyn Fn(&mut Head, &Under<'_>) -> Result<Decision<T>, EngineError>;
+
 /// A session's records while its head guard is held.
 pub(crate) struct Under<'a> {
     pub store: &'a TenantStore,
@@ -107,7 +110,7 @@ fn once<T>(
     store: &TenantStore,
     session: &SessionId,
     committer: Committer,
-    decide: &dyn Fn(&mut Head, &Under<'_>) -> Result<Decision<T>, EngineError>,
+    decide: &Decide<T>,
 ) -> Result<(Head, T), Failed> {
     let refuse = |error: StoreError| match error {
         again @ (StoreError::Contended { .. } | StoreError::Fenced) => Failed::Again(again),

@@ -18,6 +18,7 @@ mod request;
 mod run;
 mod runs;
 mod sessions;
+mod settle;
 mod step;
 mod time;
 mod title;

@@ -3,10 +3,12 @@
 use crate::api::{Accepted, EngineError, Prompt, Scope, TicketRef};
 use crate::asks::found;
 use crate::commit::{Committer, Decision, body};
-use crate::engine::Engine;
+use crate::engine::{Engine, blocking};
 use crate::run::{message_record, session_record};
 use coordination::SessionKey;
 use run_protocol::{Head, RecordVersion, Ticket, TicketAnswer, TicketKind};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::time::Duration;
 use storage::{Record, Write};
 use tokio::time::Instant;
@@ -22,9 +24,29 @@ const ABORT_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a waiter looks at the store by itself.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// What a client's own name of a prompt stands for.
+#[derive(Serialize, Deserialize)]
+struct Named {
+    session: SessionId,
+    message: MessageId,
+    /// Set for idempotency keys; a message id's is in its ticket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    body_hash: Option<String>,
+}
+
+/// A name that is safe in a path.
+fn hash_of(words: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for word in words {
+        hash.update((word.len() as u64).to_le_bytes());
+        hash.update(word);
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// What the commit of a prompt found.
 enum Stored {
-    New { k: Option<u64>, was_open: bool, session: Session, changed: bool },
+    New { k: Option<u64>, was_open: bool, session: Box<Session>, changed: bool },
     Joined { k: u64 },
     Known,
 }
@@ -44,7 +66,7 @@ impl Engine {
         let agent = prompt.agent.clone().unwrap_or_else(|| instance.default_agent.clone());
         let model = self.choose_model(&instance, &agent, &session, &prompt)?;
         let key = SessionKey::new(tenant.clone(), id.clone());
-        let message_id = prompt.message_id.clone().unwrap_or_else(|| self.0.ids.message());
+        let message_id = self.name(&key, &prompt).await?;
         let parts: Vec<Part> = prompt
             .parts
             .iter()
@@ -112,6 +134,32 @@ impl Engine {
             .or_else(|| session.model.as_ref().map(of_session))
             .or_else(|| instance.default_model.as_ref().map(named))
             .ok_or_else(|| EngineError::Unknown("No model provider is configured.".into()))
+    }
+
+    /// The message id of a prompt: the client's own, the one that its idempotency key stands for, or a new one. A name that
+    /// a client gave is reserved for this session before anything else is written.
+    async fn name(&self, key: &SessionKey, prompt: &Prompt) -> Result<MessageId, EngineError> {
+        let proposed = prompt.message_id.clone().unwrap_or_else(|| self.0.ids.message());
+        let hash = match (&prompt.key, &prompt.message_id) {
+            (Some(hash), _) => hash.clone(),
+            (None, Some(id)) => hash_of(&["message", id.as_str()]),
+            (None, None) => return Ok(proposed),
+        };
+        let own = Named {
+            session: key.session.clone(),
+            message: proposed,
+            body_hash: prompt.key.is_some().then(|| prompt.body_hash.clone()),
+        };
+        let (store, bytes) = (self.tenant_store(&key.tenant), body(&own)?);
+        let there = blocking(move || Ok(store.put_if_absent(&Record::Key { hash }, &bytes)?)).await?;
+        let there: Named = serde_json::from_slice(&there).map_err(|error| EngineError::Store(error.to_string()))?;
+        if there.body_hash != own.body_hash {
+            Err(EngineError::KeyReused)
+        } else if there.session != own.session {
+            Err(EngineError::Conflict(format!("The message id {} belongs to another session", there.message)))
+        } else {
+            Ok(there.message)
+        }
     }
 
     async fn store_prompt(
@@ -185,7 +233,7 @@ impl Engine {
             writes.push(Write::Put(session_record(&session), body(&session)?));
             let stored = Message::User(message.clone());
             writes.push(Write::Put(message_record(&stored), body(&stored)?));
-            Ok(Decision::Write(writes, (Stored::New { k, was_open, session, changed }, message)))
+            Ok(Decision::Write(writes, (Stored::New { k, was_open, session: Box::new(session), changed }, message)))
         })
         .await
     }

@@ -4,22 +4,21 @@
 //! done before the lease says `begin`; then the head is read again, whoever was here before.
 
 use crate::api::EngineError;
-use crate::commit::{Committer, Decision, Under, body};
+use crate::commit::{Committer, Decision, Under};
 use crate::engine::{Counters, Engine, blocking};
 use crate::publish::Origin;
 use crate::replica::unavailable;
 use crate::runs::RunHandle;
 use crate::trace;
 use crate::turn::{Next, Transcript};
-use coordination::{Attempt, Enter, Entered, LeaseKind, Released, SessionKey};
-use run_protocol::{Ending, Fence, Head, Look, Opening, RecordVersion, Spent, TicketAnswer};
+use coordination::{Attempt, Enter, Entered, LeaseKind, SessionKey};
+use run_protocol::{Fence, Head, Look, Opening, RecordVersion};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use storage::{Record, RunGuard, StoreError, Write};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
-use wire::ids::MessageId;
 use wire::message::{Message, MessageError};
 use wire::session::{Session, SessionStatus};
 
@@ -34,7 +33,7 @@ pub(crate) enum Entry {
 
 /// How a run ended.
 #[derive(Debug)]
-enum End {
+pub(crate) enum End {
     /// The lease is given back, or was gone already.
     Over,
     /// Somebody else shall go on, after a delay.
@@ -311,7 +310,7 @@ impl Run {
         self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
     }
 
-    fn learn(&self, known: Known) {
+    pub(crate) fn learn(&self, known: Known) {
         *self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = known;
     }
 
@@ -469,162 +468,6 @@ impl Run {
         self.add_up(outcome.spent.clone(), self.engine.now_ms()).await
     }
 
-    /// The final look, then the release. None: there is more to do.
-    async fn settle(&self, seen: u64, answer: Settled) -> Result<Option<End>, EngineError> {
-        let now = self.engine.now_ms();
-        let given = answer.clone();
-        let (head, (ending, session, user, withdrawn)) = self
-            .head_commit(move |head, at| {
-                let ending = Ending::decide(head, seen);
-                if !matches!(ending, Ending::Settle { .. }) {
-                    return Ok(Decision::Leave((ending, None, None, Vec::new())));
-                }
-                head.settle(seen, given.answer.clone());
-                let mut session = at.session()?;
-                crate::turn::add_up(head, &mut session, &given.spent, now);
-                session.summary.get_or_insert_default();
-                let mut writes = vec![Write::Put(session_record(&session), body(&session)?)];
-                let user = match &given.user {
-                    Some(id) => crate::turn::summarized(at, id)?,
-                    None => None,
-                };
-                if let Some(user) = &user {
-                    let record = Record::Message { session: session.id.clone(), id: user.id().clone() };
-                    writes.push(Write::Put(record, body(user)?));
-                }
-                let withdrawn = crate::asks::open_asks(at)?;
-                writes.extend(crate::asks::withdrawn(at)?);
-                Ok(Decision::Write(writes, (ending, Some(session), user, withdrawn)))
-            })
-            .await?;
-        if let Ending::Settle { upto } = ending {
-            self.unlink_markers(upto);
-            for ask in withdrawn {
-                self.publish(ask.withdrawn_event()).await;
-            }
-            let released = self.release(upto).await?;
-            if let Some(session) = session {
-                // The trailing summary comes after idle.
-                let origin = Origin { fence: None, ..self.origin.clone() };
-                let version = |record: &str| Some((record.to_owned(), RecordVersion::head(head.rev)));
-                let engine = &self.engine;
-                engine.publish(&origin, wire::event::session_updated(&session), version(session.id.as_str())).await;
-                engine.publish(&origin, wire::event::session_diff(&session.id, &serde_json::json!([])), None).await;
-                if let Some(user) = &user {
-                    engine.publish(&origin, wire::event::message_updated(user), version(user.id().as_str())).await;
-                }
-            }
-            if released {
-                return Ok(Some(End::Over));
-            }
-        } else {
-            // What was added up must not be lost: the outcome was not committed with the ending.
-            self.add_up(answer.spent, now).await?;
-        }
-        Ok(None)
-    }
-
-    async fn add_up(&self, spent: Spent, now: u64) -> Result<Head, EngineError> {
-        let (head, (session, reserved)) = self
-            .head_commit(move |head, at| {
-                head.tries = 0;
-                let reserved = head.reserve_time(now);
-                let mut session = at.session()?;
-                crate::turn::add_up(head, &mut session, &spent, now);
-                let write = Write::Put(session_record(&session), body(&session)?);
-                Ok(Decision::Write(vec![write], (session, reserved)))
-            })
-            .await?;
-        self.learn(Known { rev: head.rev, session, reserved });
-        Ok(head)
-    }
-
-    /// Deals with the tickets that an abort reaches, after the step has closed its records.
-    async fn settle_aborted(&self, upto: u64, message: Option<MessageId>) -> Result<(), EngineError> {
-        let answer = message.map_or(TicketAnswer::Dropped, |id| TicketAnswer::Message { id: id.to_string() });
-        let now = self.engine.now_ms();
-        let (head, (withdrawn, session, reserved)) = self
-            .head_commit(move |head, at| {
-                let withdrawn = crate::asks::open_asks(at)?;
-                let writes = crate::asks::withdrawn(at)?;
-                head.settle(upto, answer.clone());
-                let reserved = head.reserve_time(now);
-                Ok(Decision::Write(writes, (withdrawn, at.session()?, reserved)))
-            })
-            .await?;
-        self.learn(Known { rev: head.rev, session, reserved });
-        self.unlink_markers(upto);
-        for ask in withdrawn {
-            self.publish(ask.withdrawn_event()).await;
-        }
-        Ok(())
-    }
-
-    /// An abort that came before this runner: what the one before it left open is closed.
-    async fn close_aborted(&self, upto: u64) -> Result<(), EngineError> {
-        let transcript = Transcript::load(self, upto).await?;
-        let message = transcript.close_dangling(self, Some(MessageError::aborted())).await?;
-        self.settle_aborted(upto, message).await
-    }
-
-    /// Ends the turn with an error that its callers and readers see.
-    pub(crate) async fn fail_turn(&self, head: &Head, error: MessageError) -> Result<(), EngineError> {
-        let transcript = Transcript::load(self, head.issued).await?;
-        transcript.close_dangling(self, Some(error.clone())).await?;
-        let closed = match transcript.newest_user() {
-            Some(user) => Some(transcript.fail(self, user, &error).await?),
-            None => None,
-        };
-        self.publish(wire::event::session_error(&self.handle.key.session, &error)).await;
-        let message = error.data["message"].as_str().unwrap_or_default().to_owned();
-        let answer = match closed {
-            Some(id) => TicketAnswer::Message { id: id.to_string() },
-            None => TicketAnswer::Failed { message },
-        };
-        self.settle(head.issued, Settled { answer, user: None, spent: Spent::default() }).await?;
-        Ok(())
-    }
-
-    /// Gives the lease back with the idle events. False: a newer ticket wants work.
-    async fn release(&self, seen: u64) -> Result<bool, EngineError> {
-        // Everything of this run goes out before its end.
-        self.engine.flush(&self.handle.key.tenant, Duration::from_secs(5)).await;
-        let mut entries = self.engine.status_entries(&self.origin, &SessionStatus::Busy);
-        entries.extend(self.engine.status_entries(&self.origin, &SessionStatus::Idle));
-        // From here on nobody takes the lease back in this run's name.
-        self.handle.rest();
-        for tries in 0..10_u64 {
-            let (key, attempt) = (&self.handle.key, &self.handle.attempt);
-            let released = self.engine.0.ports.leases.release(key, attempt, seen, &entries);
-            match released.instrument(trace::lease("release", key, attempt)).await {
-                Ok(Released::More) => {
-                    self.handle.begin(self.guard.fence());
-                    return Ok(false);
-                }
-                Ok(Released::Done | Released::Gone) => {
-                    self.engine.0.waiters.wake(&self.handle.key);
-                    return Ok(true);
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the lease could not be given back");
-                    self.engine.0.waiters.wake(&self.handle.key);
-                    tokio::time::sleep(Duration::from_millis(100 * (tries + 1))).await;
-                }
-            }
-        }
-        Err(EngineError::Unavailable("the lease could not be given back".into()))
-    }
-
-    /// Unlinks the markers of settled tickets; what a crash leaves is found by the sweep.
-    fn unlink_markers(&self, upto: u64) {
-        let (store, session) = (self.engine.tenant_store(&self.handle.key.tenant), self.handle.key.session.clone());
-        self.engine.0.tasks.spawn_blocking(move || {
-            if let Err(error) = store.remove_markers_upto(&session, upto) {
-                tracing::warn!(%session, %error, "markers of settled tickets stay until the sweep");
-            }
-        });
-    }
-
     async fn wait_before_attempt(&self, tries: u32) {
         let delay = Duration::from_millis(run_protocol::turn::attempt_delay_ms(tries));
         tokio::select! {
@@ -647,16 +490,6 @@ impl Run {
         }
         Ok(())
     }
-}
-
-/// What a run settles its tickets with.
-#[derive(Clone, Debug)]
-pub(crate) struct Settled {
-    pub answer: TicketAnswer,
-    /// The prompt that was answered last.
-    pub user: Option<MessageId>,
-    /// What the last step used, if it is not added up yet.
-    pub spent: Spent,
 }
 
 /// Where a session's record lies.

@@ -3,7 +3,8 @@
 use crate::api::EngineError;
 use crate::commit::{Under, body};
 use crate::engine::blocking;
-use crate::run::{Run, Settled, message_record};
+use crate::run::{Run, message_record};
+use crate::settle::Settled;
 use run_protocol::{Head, Spent, Ticket, TicketAnswer};
 use serde_json::json;
 use std::sync::Arc;

@@ -105,6 +105,7 @@ impl Error {
                     let message = error.to_string();
                     (S::CONFLICT, json!({ "_tag": "SessionBusyError", "sessionID": session, "message": message }))
                 }
+                E::KeyReused => (S::UNPROCESSABLE_ENTITY, named("IdempotencyError", error)),
                 E::Conflict(message) => (S::CONFLICT, named("ConflictError", message)),
                 E::BadRequest(message) => (S::BAD_REQUEST, bad_request(message, Kind::Payload)),
                 E::Config(error) => (S::BAD_REQUEST, json!(error)),

@@ -125,6 +125,27 @@ impl<T: PathId + Send> FromRequestParts<Shared> for Id<T> {
     }
 }
 
+/// The longest idempotency key.
+const LONGEST_KEY: usize = 255;
+
+/// The client's own name for a request that it may send again.
+pub(crate) struct IdempotencyKey(pub Option<String>);
+
+impl FromRequestParts<Shared> for IdempotencyKey {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Error> {
+        let Some(key) = parts.headers.get("idempotency-key") else { return Ok(Self(None)) };
+        match key.to_str() {
+            Ok(key) if (1..=LONGEST_KEY).contains(&key.len()) => Ok(Self(Some(key.to_owned()))),
+            _ => {
+                let message = format!("An Idempotency-Key has 1 to {LONGEST_KEY} visible characters");
+                Err(Error::Invalid { kind: Kind::Params, message })
+            }
+        }
+    }
+}
+
 /// A body of a route that tells what is wrong with it; none if it is empty.
 pub(crate) struct Payload(pub Option<Value>);
 

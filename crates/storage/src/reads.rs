@@ -1,13 +1,14 @@
 //! Reads of single records. A reader sees a record whole, as it was or as it is.
 
 use crate::commit::{Action, Step};
-use crate::error::{Result, StoreError, if_there};
+use crate::error::{At, Result, StoreError, if_there};
 use crate::record::{Record, Write, stem};
 use crate::store::TenantStore;
 use crate::view::read_message;
 use run_protocol::Ticket;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use wire::ids::{MessageId, SessionId};
 use wire::message::MessageWithParts;
@@ -55,6 +56,32 @@ impl TenantStore {
     pub fn read(&self, record: &Record) -> Result<Option<Vec<u8>>> {
         let path = self.path(record)?;
         Ok(if_there(self.inner.disk.read(&path), &path)?.map(|(bytes, _)| bytes))
+    }
+
+    /// Writes a record that belongs to no session, unless it is there: of all who try, on all replicas, the first wins.
+    /// Returns what stands there. Durable when it returns.
+    pub fn put_if_absent(&self, record: &Record, bytes: &[u8]) -> Result<Vec<u8>> {
+        let (disk, path) = (&self.inner.disk, self.path(record)?);
+        if let Some(there) = self.read(record)? {
+            return Ok(there);
+        }
+        if let Some(directory) = path.parent() {
+            self.inner.make_directory(directory)?;
+        }
+        let beside = self.directory("flotilla/new").join(self.inner.random_name());
+        disk.create(&beside, bytes).at(&beside)?;
+        self.inner.sync_files(std::slice::from_ref(&beside))?;
+        match disk.rename_new(&beside, &path) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                disk.unlink(&beside).at(&beside)?;
+                self.read(record)?.ok_or(StoreError::NotFound)
+            }
+            result => {
+                result.at(&path)?;
+                self.inner.sync_directories(path.parent())?;
+                Ok(bytes.to_vec())
+            }
+        }
     }
 
     /// A session's asks, by id.

@@ -3,7 +3,7 @@
 use crate::Shared;
 use crate::decode::Node;
 use crate::errors::Error;
-use crate::extract::{Id, Payload};
+use crate::extract::{Id, IdempotencyKey, Payload};
 use crate::limits::Uncompressed;
 use axum::Json;
 use axum::extract::State;
@@ -26,9 +26,10 @@ const PART_TYPES: &str = "{ readonly \"type\": \"text\", ... } | { readonly \"ty
 pub(crate) async fn send(
     State(server): State<Shared>,
     Id(id): Id<SessionId>,
+    IdempotencyKey(key): IdempotencyKey,
     Payload(body): Payload,
 ) -> Result<Response, Error> {
-    let prompt = decode(body, server.app.limits.parts)?;
+    let prompt = keyed(decode(body, server.app.limits.parts)?, &id, key);
     let message = shielded(async move {
         let engine = &server.app.engine;
         match engine.prompt(&server.app.tenant, &id, prompt).await? {
@@ -46,11 +47,18 @@ pub(crate) async fn send(
 pub(crate) async fn send_async(
     State(server): State<Shared>,
     Id(id): Id<SessionId>,
+    IdempotencyKey(key): IdempotencyKey,
     Payload(body): Payload,
 ) -> Result<StatusCode, Error> {
-    let prompt = decode(body, server.app.limits.parts)?;
+    let prompt = keyed(decode(body, server.app.limits.parts)?, &id, key);
     shielded(async move { Ok(server.app.engine.prompt(&server.app.tenant, &id, prompt).await?) }).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Names the prompt by the client's idempotency key, which counts for one session only.
+fn keyed(prompt: Prompt, session: &SessionId, key: Option<String>) -> Prompt {
+    let key = key.map(|key| hash(&json!(["prompt", session.as_str(), key])));
+    Prompt { key, ..prompt }
 }
 
 /// Goes on though the client goes away.
@@ -87,6 +95,7 @@ fn decode(body: Option<Value>, most_parts: usize) -> Result<Prompt, Error> {
         tools: tools(&root.field("tools"))?,
         parts,
         body_hash,
+        key: None,
     })
 }
 
