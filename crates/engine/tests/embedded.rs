@@ -1,5 +1,7 @@
 //! The engine on the in-process coordination backend and the demo provider: a prompt from end to end.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic in its helpers, too")]
+
 use engine::{Accepted, Engine, From, NewSession, Parts, Prompt, Scope, Settings};
 use std::collections::HashMap;
 use std::sync::Arc;
