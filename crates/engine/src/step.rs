@@ -232,13 +232,7 @@ impl Writing<'_> {
 
     async fn put_message(&self) -> Result<(), EngineError> {
         let message = Message::Assistant(self.message.clone());
-        let write = vec![Write::Put(message_record(&message), body(&message)?)];
-        // An end must last before anybody hears of it.
-        if self.message.time.completed.is_some() {
-            self.run.commit(write).await?;
-        } else {
-            self.run.commit_lightly(write).await?;
-        }
+        self.run.commit(vec![Write::Put(message_record(&message), body(&message)?)]).await?;
         self.run.publish_record(self.message.id.as_str(), wire::event::message_updated(&message)).await;
         Ok(())
     }

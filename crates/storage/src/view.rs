@@ -242,6 +242,10 @@ fn part_id(name: &str) -> Option<PartId> {
     PartId::parse(stem(name)?).ok()
 }
 
+fn is_unfinished(info: &Message) -> bool {
+    info.assistant().is_some_and(|message| message.time.completed.is_none())
+}
+
 /// Reads a message and its parts, in the order of the parts' ids.
 pub(crate) fn read_message(store: &TenantStore, session: &SessionId, id: &MessageId) -> Result<Option<Content>> {
     let path = store.path(&Record::Message { session: session.clone(), id: id.clone() })?;
@@ -256,7 +260,12 @@ pub(crate) fn read_message(store: &TenantStore, session: &SessionId, id: &Messag
     for name in names {
         let path = directory.join(&name);
         let Some((bytes, stamp)) = if_there(store.inner.disk.read(&path), &path)? else { continue };
-        let part: Part = serde_json::from_slice(&bytes).map_err(|error| StoreError::corrupt(&path, error))?;
+        let part: Part = match serde_json::from_slice(&bytes) {
+            Ok(part) => part,
+            // Committed lightly and torn by a power cut before its step ended: it was never acknowledged.
+            Err(_) if is_unfinished(&info) => continue,
+            Err(error) => return Err(StoreError::corrupt(&path, error)),
+        };
         size += bytes.len();
         parts.push(part);
         stamps.push((name, stamp));

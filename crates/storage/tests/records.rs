@@ -318,3 +318,26 @@ fn damage_is_named_and_does_not_hide_other_sessions() {
     std::fs::write(dir.path().join("flotilla/guard/ses_b/head.json"), "{}").unwrap();
     assert!(matches!(store.head(&ses("b")), Err(StoreError::Corrupt { .. })));
 }
+
+#[test]
+fn a_torn_part_of_an_unfinished_message_hides_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let id = ses("a");
+    create(&store, &id);
+    change_head(&store, &id, |head| prompt(&id, "m1", head, 100));
+    let run = store.take_run(&id, 0).unwrap();
+    let answer = msg("a2");
+    run.commit(vec![assistant_message(&id, &answer, 200, None)]).unwrap();
+    run.commit_lightly(vec![text_part(&id, &answer, &prt("x"), "kept"), text_part(&id, &answer, &prt("y"), "torn")])
+        .unwrap();
+    // What a power cut may leave of a light commit.
+    std::fs::write(dir.path().join("storage/part/msg_a2/prt_y.json"), "").unwrap();
+    let cold = open(dir.path());
+    let parts = &cold.messages(&id, None, None).unwrap().items[1].parts;
+    assert_eq!(parts.len(), 1);
+    assert_eq!(parts[0].text().unwrap().text, "kept");
+    // Once the message is finished its parts are durable: damage is told.
+    run.commit(vec![assistant_message(&id, &answer, 200, Some(201))]).unwrap();
+    assert!(matches!(open(dir.path()).messages(&id, None, None), Err(StoreError::Corrupt { .. })));
+}
