@@ -1,8 +1,7 @@
 //! The password.
 
 use serde_json::json;
-use testkit::client::id_of;
-use testkit::world::{base64, basic};
+use testkit::client::{base64, basic, id_of};
 use testkit::{Answer, BOUND, Client, World, WorldSpec};
 
 const PASSWORD: &str = "sekret";

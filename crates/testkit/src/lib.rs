@@ -27,6 +27,7 @@ pub mod shape;
 pub mod sse;
 pub mod terminal;
 pub mod transcript;
+pub mod work_tree;
 pub mod world;
 
 pub use client::{Client, Reply};

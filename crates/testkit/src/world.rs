@@ -1,19 +1,22 @@
 //! A whole world: a scripted model, Redis, replicas over one data directory, a git work tree with a configuration.
 
+pub use crate::client::base64;
+pub use crate::work_tree::config;
+
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::client::{Client, encoded};
+use crate::client::{Client, basic, encoded};
 use crate::events::EventReader;
 use crate::leftovers::{processes_in, still_in};
 use crate::model::ScriptedModel;
 use crate::nginx::Nginx;
 use crate::redis::RedisServer;
 use crate::replica::{Replica, ReplicaSpec};
+use crate::work_tree::work_tree;
 
 /// How long a tool may outlive the replicas that were killed.
 const TOOLS_END_WITHIN: Duration = Duration::from_secs(5);
@@ -103,7 +106,7 @@ impl World {
         let model = ScriptedModel::start().await;
         let redis = if mode == Mode::Embedded { None } else { Some(RedisServer::start().await) };
         let data = tempfile::tempdir().expect("a temporary directory");
-        let work = work_tree(model.url(), &spec);
+        let work = work_tree(model.url(), &spec.config, &spec.files);
         let mut env = spec.env.clone();
         let mut headers = Vec::new();
         if let Some(password) = &spec.password {
@@ -271,111 +274,4 @@ impl Drop for World {
 
 fn client<'a>(urls: impl IntoIterator<Item = &'a str>, headers: &[(String, String)]) -> Client {
     headers.iter().fold(Client::new(urls), |client, (name, value)| client.with_header(name, value))
-}
-
-/// The value of an `authorization` header.
-pub fn basic(user: &str, password: &str) -> String {
-    format!("Basic {}", base64(&format!("{user}:{password}")))
-}
-
-/// Base64 of a text, with padding.
-pub fn base64(text: &str) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut out = String::new();
-    for three in text.as_bytes().chunks(3) {
-        let bits = (0..3).fold(0u32, |bits, at| (bits << 8) | u32::from(*three.get(at).unwrap_or(&0)));
-        for at in 0..4 {
-            let letter = char::from(LETTERS[(bits >> (18 - 6 * at)) as usize & 63]);
-            out.push(if at <= three.len() { letter } else { '=' });
-        }
-    }
-    out
-}
-
-/// The ordinary configuration: provider `fake` with the models `m` and `small`, at this address.
-pub fn config(model_url: &str) -> Value {
-    let model = |name: &str| {
-        json!({
-            "name": name,
-            "tool_call": true,
-            "limit": {"context": 100_000, "output": 4_000},
-            "cost": {"input": 3, "output": 15, "cache_read": 0.3, "cache_write": 3.75},
-        })
-    };
-    json!({
-        "$schema": "https://opencode.ai/config.json",
-        "model": "fake/m",
-        "small_model": "fake/small",
-        "provider": {
-            "fake": {
-                "name": "Fake",
-                "npm": "@ai-sdk/openai-compatible",
-                "options": {"baseURL": model_url, "apiKey": "k"},
-                "models": {"m": model("M"), "small": model("Small")},
-            },
-        },
-    })
-}
-
-/// A git work tree with one commit.
-fn work_tree(model_url: &str, spec: &WorldSpec) -> TempDir {
-    let work = tempfile::tempdir().expect("a temporary directory");
-    let mut config = config(model_url);
-    lay_over(&mut config, &spec.config);
-    let mut files = vec![
-        ("opencode.json".to_string(), serde_json::to_string_pretty(&config).expect("a value can be written")),
-        ("README.md".to_string(), "# A project\n\nIt is small.\n".to_string()),
-    ];
-    files.extend(spec.files.iter().cloned());
-    for (path, text) in files {
-        let path = work.path().join(path);
-        std::fs::create_dir_all(path.parent().expect("a file is in a directory")).expect("a directory can be made");
-        std::fs::write(path, text).expect("a file can be written");
-    }
-    git(work.path(), &["init", "-q", "-b", "main"]);
-    git(work.path(), &["add", "-A"]);
-    git(work.path(), &["commit", "-q", "-m", "first"]);
-    work
-}
-
-fn git(directory: &Path, args: &[&str]) {
-    let done = Command::new("git")
-        .args(["-c", "user.name=Test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=false"])
-        .args(args)
-        .current_dir(directory)
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_CONFIG_SYSTEM", "/dev/null")
-        .status()
-        .expect("git is installed");
-    assert!(done.success(), "git {args:?} failed");
-}
-
-fn lay_over(below: &mut Value, above: &Value) {
-    match (below, above) {
-        (_, Value::Null) => {}
-        (Value::Object(below), Value::Object(above)) => {
-            for (key, value) in above {
-                lay_over(below.entry(key.clone()).or_insert(Value::Null), value);
-            }
-        }
-        (below, above) => *below = above.clone(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_pads_as_it_must() {
-        let all: Vec<String> = ["", "a", "ab", "abc", "opencode:pw"].into_iter().map(base64).collect();
-        assert_eq!(all, ["", "YQ==", "YWI=", "YWJj", "b3BlbmNvZGU6cHc="]);
-    }
-
-    #[test]
-    fn a_configuration_is_laid_over_object_by_object() {
-        let mut below = json!({"a": {"b": 1, "c": 2}, "d": [1]});
-        lay_over(&mut below, &json!({"a": {"c": 3}, "d": [2]}));
-        assert_eq!(below, json!({"a": {"b": 1, "c": 3}, "d": [2]}));
-    }
 }
