@@ -57,6 +57,8 @@ pub struct Prompt {
     pub agent: Option<String>,
     /// The model; if absent the agent's, the session's, or the default one.
     pub model: Option<UserModel>,
+    /// The model's variant, where the prompt names no model.
+    pub variant: Option<String>,
     /// Store it and answer with it; nothing runs.
     pub no_reply: bool,
     /// Text for the system prompt.

@@ -64,7 +64,8 @@ impl Engine {
         let scope = Scope { tenant: tenant.clone(), directory: session.directory.clone().into() };
         let instance = self.instance(&scope).await?;
         let agent = prompt.agent.clone().unwrap_or_else(|| instance.default_agent.clone());
-        let model = self.choose_model(&instance, &agent, &session, &prompt)?;
+        let mut model = self.choose_model(&instance, &agent, &session, &prompt)?;
+        model.variant = prompt.variant.clone().or(model.variant);
         let key = SessionKey::new(tenant.clone(), id.clone());
         let message_id = self.name(&key, &prompt).await?;
         let parts: Vec<Part> = prompt

@@ -4,6 +4,7 @@ use crate::run::Run;
 use crate::step::Scene;
 use crate::turn::Transcript;
 use agents::Model;
+use base64::Engine as _;
 use models::{ChatMessage, ChatRequest, Endpoint, Secret, ToolCall, ToolChoice, ToolSpec, UserContent};
 use serde_json::{Map, Value};
 use std::sync::Arc;
@@ -121,7 +122,8 @@ fn user_content(part: &Part) -> Option<UserContent> {
         PartKind::Text(text) if text.ignored != Some(true) && !text.text.is_empty() => {
             Some(UserContent::Text(text.text.clone()))
         }
-        PartKind::File(file) if file.mime == "text/plain" || file.mime == "application/x-directory" => None,
+        PartKind::File(file) if file.mime == "text/plain" => data_text(&file.url).map(UserContent::Text),
+        PartKind::File(file) if file.mime == "application/x-directory" => None,
         PartKind::File(file) if file.mime.starts_with("image/") => {
             Some(UserContent::Image { mime: file.mime.clone(), url: file.url.clone() })
         }
@@ -130,6 +132,17 @@ fn user_content(part: &Part) -> Option<UserContent> {
         }
         _ => None,
     }
+}
+
+/// The text of a `data:` URL.
+fn data_text(url: &str) -> Option<String> {
+    let (head, data) = url.strip_prefix("data:")?.split_once(',')?;
+    let bytes = if head.ends_with(";base64") {
+        base64::engine::general_purpose::STANDARD.decode(data).ok()?
+    } else {
+        percent_encoding::percent_decode_str(data).collect()
+    };
+    String::from_utf8(bytes).ok()
 }
 
 /// An answer, split where its tools were answered: text, calls, outcomes, then the text after them.

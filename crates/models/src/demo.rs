@@ -38,7 +38,9 @@ impl Provider for Demo {
 }
 
 fn answer(request: &ChatRequest) -> Vec<ModelEvent> {
+    // `opencode run` quotes what has blanks in it.
     let said = last_user_text(&request.messages);
+    let said = said.strip_prefix('"').and_then(|said| said.strip_suffix('"')).unwrap_or(said);
     let text = if request.tools.is_empty() && asks_for_title(&request.messages) {
         let words: Vec<&str> = said.split_whitespace().take(5).collect();
         format!("Demo: {}", words.join(" "))

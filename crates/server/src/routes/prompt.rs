@@ -90,6 +90,7 @@ fn decode(body: Option<Value>, most_parts: usize) -> Result<Prompt, Error> {
         message_id: root.field("messageID").maybe_id()?,
         agent: root.field("agent").maybe_string()?,
         model: model(&root)?,
+        variant: root.field("variant").maybe_string()?,
         no_reply: root.field("noReply").maybe_bool()?.unwrap_or_default(),
         system: root.field("system").maybe_string()?,
         tools: tools(&root.field("tools"))?,
@@ -100,7 +101,6 @@ fn decode(body: Option<Value>, most_parts: usize) -> Result<Prompt, Error> {
 }
 
 fn model(root: &Node<'_>) -> Result<Option<UserModel>, Error> {
-    let variant = root.field("variant").maybe_string()?;
     let model = root.field("model");
     if model.maybe_object()?.is_none() {
         return Ok(None);
@@ -108,7 +108,7 @@ fn model(root: &Node<'_>) -> Result<Option<UserModel>, Error> {
     Ok(Some(UserModel {
         provider_id: model.field("providerID").text()?.to_owned(),
         model_id: model.field("modelID").text()?.to_owned(),
-        variant,
+        variant: None,
     }))
 }
 
