@@ -259,7 +259,8 @@ mod tests {
         )
         .unwrap();
         assert_eq!(prompt.message_id.unwrap().as_str(), "msg_own");
-        assert_eq!(prompt.model.unwrap().variant.as_deref(), Some("high"));
+        assert_eq!(prompt.model.unwrap().model_id, "m");
+        assert_eq!(prompt.variant.as_deref(), Some("high"));
         assert!(prompt.no_reply);
         let (id, first) = &prompt.parts[0];
         assert_eq!(id.as_ref().unwrap().as_str(), "prt_own");
