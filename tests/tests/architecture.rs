@@ -117,7 +117,7 @@ fn quoted(markdown: &str) -> Vec<&str> {
 }
 
 /// The names in a document that lead nowhere: paths from the root (`crates/engine/src/run.rs`) and functions in a
-/// crate's sources (`engine/run.rs::settle`).
+/// crate's sources (`engine/settle.rs::settle`).
 fn dead_names(markdown: &str, root: &Path) -> Vec<String> {
     let mut dead = Vec::new();
     for name in quoted(markdown) {
@@ -204,7 +204,7 @@ fn each_broken_rule_is_found() {
 
 #[test]
 fn each_dead_name_is_found() {
-    let text = "`crates/engine/src/run.rs` `crates/engine/src/gone.rs` `engine/run.rs::settle` `engine/run.rs::gone`\n\
+    let text = "`crates/engine/src/run.rs` `crates/engine/src/gone.rs` `engine/settle.rs::settle` `engine/run.rs::gone`\n\
                 ```\n`crates/never`\n```\n`crates/<crate>/src` `GET /session`";
     assert_eq!(dead_names(text, &root()), ["crates/engine/src/gone.rs", "engine/run.rs::gone"]);
 }
