@@ -7,7 +7,7 @@ use crate::api::EngineError;
 use crate::engine::Engine;
 use crate::fold::Fold;
 use bytes::Bytes;
-use coordination::{Appended, Cursor, Read};
+use coordination::{Cursor, Read};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::collections::{HashMap, VecDeque};
@@ -147,8 +147,11 @@ impl Engine {
                 () = self.0.stopped.cancelled() => return,
             };
             match appended {
-                Some(appended) if feed.follows(&appended) => feed.append(&self, appended.entries),
-                Some(_) => self.catch_up(&feed.tenant).await,
+                Some(appended) => {
+                    if !feed.append(&self, appended.previous.as_ref(), appended.entries) {
+                        self.catch_up(&feed.tenant).await;
+                    }
+                }
                 None => match self.0.ports.events.subscribe(&feed.tenant).await {
                     Ok(again) => {
                         subscription = again;
@@ -170,10 +173,6 @@ impl Feed {
         self.state().newest.clone()
     }
 
-    fn follows(&self, appended: &Appended) -> bool {
-        appended.previous == self.newest()
-    }
-
     /// What a message says so far that was never stored: the open texts of its parts, as the log tells them.
     pub(crate) fn open_text(&self, part: &wire::ids::PartId) -> Option<String> {
         self.state().fold.text(part)
@@ -186,14 +185,13 @@ impl Feed {
             let from = self.newest();
             match engine.0.ports.events.read_after(&self.tenant, from.as_ref(), PAGE).await? {
                 Read::Entries(entries) if entries.is_empty() => return Ok(()),
-                Read::Entries(entries) => {
-                    // The subscription may have delivered some of them in the meantime.
-                    if self.newest() == from {
-                        self.append(engine, entries);
-                    }
-                }
+                // The subscription may have delivered some of them in the meantime: then it is read on from there.
+                Read::Entries(entries) => drop(self.append(engine, from.as_ref(), entries)),
                 Read::Reset => {
                     let mut state = self.state();
+                    if state.newest != from {
+                        continue;
+                    }
                     state.newest = None;
                     state.fold = Fold::default();
                     state.live = broadcast::channel(READER_BUFFER).0;
@@ -202,11 +200,15 @@ impl Feed {
         }
     }
 
-    fn append(&self, engine: &Engine, entries: Vec<(Cursor, Bytes)>) {
+    /// Takes entries in that follow `previous`; false, and nothing done, if that is not the newest cursor any more.
+    fn append(&self, engine: &Engine, previous: Option<&Cursor>, entries: Vec<(Cursor, Bytes)>) -> bool {
         let now = engine.now_ms();
         let mut idle = Vec::new();
         {
             let mut state = self.state();
+            if state.newest.as_ref() != previous {
+                return false;
+            }
             for (cursor, body) in entries {
                 if let Some((item, event)) = read_item(&cursor, body) {
                     if event.kind == "session.idle"
@@ -225,6 +227,7 @@ impl Feed {
         for session in idle {
             engine.0.waiters.wake(&coordination::SessionKey::new(self.tenant.clone(), session));
         }
+        true
     }
 
     pub(crate) async fn follow(&self, from: From) -> Result<Follower, EngineError> {
