@@ -16,7 +16,7 @@ mod table;
 mod usage;
 
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use clap::Parser;
@@ -39,6 +39,9 @@ struct Arguments {
     /// Only these parts, by comma: opencode, one, three, long, redis, disk.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// Nothing but prompts of 64 sessions at one replica for so many seconds, to be looked at with a profiler.
+    #[arg(long)]
+    hold: Option<u64>,
 }
 
 impl Arguments {
@@ -56,9 +59,17 @@ async fn main() -> Result<()> {
     let began = Instant::now();
     let mut model = Model::start()?;
     let mut table = Table::default();
+    if let Some(seconds) = arguments.hold {
+        let subject = Subject::flotilla(1, model.url(), &["--durability", "os"]).await?;
+        eprintln!("process {:?}", subject.processes());
+        let load = measure::prompts(&subject, Duration::from_secs(seconds)).await?;
+        println!("{:.0} per second, {:.2} ms CPU each; {}", load.rate, load.cpu, load.shares);
+        return Ok(());
+    }
     table.note(format!(
-        "{} deltas per answer; durability os except where a row says disk; a release build: {}",
+        "{} deltas per answer; durability os except where a row says disk; data below {} (TMPDIR); release build: {}",
         model::DELTAS,
+        std::env::temp_dir().display(),
         !cfg!(debug_assertions)
     ));
     if arguments.wants("opencode")
@@ -109,8 +120,11 @@ async fn suite(subject: &Subject, model: &mut Model, plan: &Plan, table: &mut Ta
     table.put(Row::MemoryIdle, column, usage::resident(subject.processes())?);
 
     let turns = if column == Column::OpenCode { plan.opencode_turns } else { plan.turns };
-    let turned = measure::turns(subject, turns).await?;
+    let turned = measure::turns(subject, turns, plan.turns_at_most).await?;
     table.put(Row::PromptP50, column, turned.first);
+    if turned.count < turns {
+        table.note(format!("{}: only {} turns of {turns} in the time for them", subject.name(), turned.count));
+    }
     if let Some(late) = turned.late {
         table.put(Row::PromptLate, column, late);
         table.put(Row::LateRatio, column, late / turned.first);
@@ -173,7 +187,7 @@ async fn redis(model: &Model, plan: &Plan, table: &mut Table) -> Result<()> {
 async fn disk(model: &Model, plan: &Plan, table: &mut Table) -> Result<()> {
     let subject = Subject::flotilla(1, model.url(), &["--durability", "disk"]).await?;
     eprintln!("{}", subject.name());
-    table.put(Row::DiskPromptP50, Column::One, measure::turns(&subject, 50).await?.first);
+    table.put(Row::DiskPromptP50, Column::One, measure::turns(&subject, 50, plan.turns_at_most).await?.first);
     let prompts = measure::prompts(&subject, plan.load / 2).await?;
     table.put(Row::DiskPromptsPerSecond, Column::One, prompts.rate);
     table.note(format!("{}: prompts of 64 sessions, {}", subject.name(), prompts.shares));

@@ -1,5 +1,7 @@
 //! The measurements, each of one subject.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -16,6 +18,8 @@ const FIRST_TURNS: usize = 50;
 /// How many turns at the end count as the late ones.
 const LATE_TURNS: usize = 20;
 const SESSIONS: usize = 64;
+/// How long after the end of a load its last operations are waited for.
+const GRACE: Duration = Duration::from_secs(15);
 const CREATORS: usize = 16;
 const STREAMS: usize = 200;
 const STREAMED: usize = 100;
@@ -30,12 +34,14 @@ pub struct Turns {
     pub session: String,
     /// The median of the first turns in milliseconds.
     pub first: f64,
-    /// The median of the last turns, if there were enough of them.
+    /// The median of the last turns, if all were taken and they are enough.
     pub late: Option<f64>,
+    /// How many turns were taken.
+    pub count: usize,
 }
 
-/// Prompts one session so often, one at a time.
-pub async fn turns(subject: &Subject, turns: usize) -> Result<Turns> {
+/// Prompts one session so often, one at a time, but not for longer than `at_most`.
+pub async fn turns(subject: &Subject, turns: usize, at_most: Duration) -> Result<Turns> {
     let mut to = subject.connections();
     // The first prompt of a server reads its configuration; that is no matter of the session.
     let warm = to.create_session().await?;
@@ -44,14 +50,17 @@ pub async fn turns(subject: &Subject, turns: usize) -> Result<Turns> {
     }
     let session = to.create_session().await?;
     let mut samples = Vec::with_capacity(turns);
-    for _ in 0..turns {
+    let ends = Instant::now() + at_most;
+    while samples.len() < turns && Instant::now() < ends {
         let began = Instant::now();
         to.prompt(&session).await?;
         samples.push(ms(began.elapsed()));
     }
-    let late = (turns >= FIRST_TURNS + LATE_TURNS).then(|| quantile(&mut samples.split_off(turns - LATE_TURNS), 0.5));
+    let count = samples.len();
+    let late = (count == turns && turns >= FIRST_TURNS + LATE_TURNS)
+        .then(|| quantile(&mut samples.split_off(turns - LATE_TURNS), 0.5));
     samples.truncate(FIRST_TURNS);
-    Ok(Turns { session, first: quantile(&mut samples, 0.5), late })
+    Ok(Turns { session, first: quantile(&mut samples, 0.5), late, count })
 }
 
 /// A load and what it cost.
@@ -73,75 +82,94 @@ pub async fn prompts(subject: &Subject, length: Duration) -> Result<Load> {
     for _ in 0..SESSIONS {
         sessions.push(to.create_session().await?);
     }
-    let ends = Instant::now() + length;
-    load(
-        subject,
-        sessions.into_iter().enumerate().map(|(at, session)| {
-            let mut to = subject.connections();
-            async move {
-                for _ in 0..at {
-                    to.next();
-                }
-                let mut count = 0;
-                while Instant::now() < ends {
-                    to.prompt(&session).await?;
-                    count += 1;
-                }
-                Ok(count)
+    let workers = sessions.into_iter().enumerate().map(|(at, session)| {
+        let mut to = subject.connections();
+        to.skip(at);
+        move |tally: Tally| async move {
+            while tally.goes_on() {
+                to.prompt(&session).await?;
+                tally.count();
             }
-        }),
-    )
-    .await
+            Ok(())
+        }
+    });
+    load(subject, length, workers).await
 }
 
 /// Creates sessions as fast as it goes.
 pub async fn creates(subject: &Subject, length: Duration) -> Result<Load> {
-    let ends = Instant::now() + length;
-    load(
-        subject,
-        (0..CREATORS).map(|_| {
-            let mut to = subject.connections();
-            async move {
-                let mut count = 0;
-                while Instant::now() < ends {
-                    to.create_session().await?;
-                    count += 1;
-                }
-                Ok(count)
+    let workers = (0..CREATORS).map(|at| {
+        let mut to = subject.connections();
+        to.skip(at);
+        move |tally: Tally| async move {
+            while tally.goes_on() {
+                to.create_session().await?;
+                tally.count();
             }
-        }),
-    )
-    .await
+            Ok(())
+        }
+    });
+    load(subject, length, workers).await
 }
 
-/// Runs workers, each of which says how many operations it did, and counts what they cost.
-async fn load<W>(subject: &Subject, workers: impl Iterator<Item = W>) -> Result<Load>
+/// What the workers of a load share.
+#[derive(Clone)]
+struct Tally {
+    ends: Instant,
+    done: Arc<AtomicUsize>,
+}
+
+impl Tally {
+    fn goes_on(&self) -> bool {
+        Instant::now() < self.ends
+    }
+
+    fn count(&self) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Runs workers for so long and counts what they do and what it costs. Each ends what it has begun, but not later than
+/// [`GRACE`] after the end.
+async fn load<F, W>(subject: &Subject, length: Duration, workers: impl Iterator<Item = F>) -> Result<Load>
 where
-    W: Future<Output = Result<usize>> + Send + 'static,
+    F: FnOnce(Tally) -> W,
+    W: Future<Output = Result<()>> + Send + 'static,
 {
     let own = std::process::id();
     let used =
         || Ok::<_, anyhow::Error>([subject.cpu()?, subject.redis_cpu(), usage::cpu(own)?, usage::cpu_of_machine()?]);
     let before = used()?;
     let began = Instant::now();
-    let mut all: JoinSet<Result<usize>> = workers.collect();
-    let mut count = 0;
-    while let Some(done) = all.join_next().await {
-        count += done??;
+    let tally = Tally { ends: began + length, done: Arc::default() };
+    let mut all: JoinSet<Result<()>> = workers.map(|worker| worker(tally.clone())).collect();
+    let mut late = 0;
+    loop {
+        match tokio::time::timeout_at((tally.ends + GRACE).into(), all.join_next()).await {
+            Ok(Some(done)) => done??,
+            Ok(None) => break,
+            Err(_) => {
+                late = all.len();
+                break;
+            }
+        }
     }
+    let count = tally.done.load(Ordering::Relaxed);
     let seconds = began.elapsed().as_secs_f64();
     let after = used()?;
     let [server, redis, generator, machine] = std::array::from_fn(|at| (after[at] - before[at]) / seconds);
     let per = 1000.0 * seconds / count as f64;
     let cores = std::thread::available_parallelism()?;
     let others = (machine - server - redis - generator).max(0.0);
+    let unanswered =
+        if late > 0 { format!("; {late} unanswered {} s after the end", GRACE.as_secs()) } else { String::new() };
     Ok(Load {
         rate: count as f64 / seconds,
         cpu: server * per,
         redis_cpu: redis * per,
         shares: format!(
-            "of {cores} cores: servers {server:.2}, Redis {redis:.2}, load generator and model {generator:.2}, \
-             other processes and the kernel {others:.2}"
+            "{count} in {seconds:.1} s; of {cores} cores: servers {server:.2}, Redis {redis:.2}, load generator and model \
+             {generator:.2}, all else {others:.2}{unanswered}"
         ),
     })
 }
@@ -302,7 +330,8 @@ pub async fn redis(subject: &Subject, model: &Model, turns: usize) -> Result<Ask
         // Timers fall into one window or another.
         more_later: if (last - commands).abs() < 0.5 { 0.0 } else { last - commands },
         locks: first.locks() as f64 / some as f64,
-        per_delta: (streamed - commands) / count as f64,
+        // A heartbeat more or less is no command per delta.
+        per_delta: ((streamed - commands) / count as f64 * 10.0).round() / 10.0,
         named: format!("{}; idle {idle:.1} per second", named.join(", ")),
     })
 }

@@ -9,6 +9,8 @@ pub struct Plan {
     pub turns: usize,
     /// Turns of one session, of OpenCode.
     pub opencode_turns: usize,
+    /// How long the turns may take at most.
+    pub turns_at_most: Duration,
     /// How long many sessions are prompted.
     pub load: Duration,
     /// How long sessions are created.
@@ -29,6 +31,7 @@ impl Plan {
         Self {
             turns: 300,
             opencode_turns: 300,
+            turns_at_most: Duration::from_secs(150),
             load: Duration::from_secs(15),
             creates: Duration::from_secs(5),
             deltas: 500,
@@ -42,6 +45,7 @@ impl Plan {
     pub fn quick() -> Self {
         Self {
             opencode_turns: 20,
+            turns_at_most: Duration::from_secs(15),
             load: Duration::from_secs(4),
             creates: Duration::from_secs(2),
             deltas: 200,

@@ -177,6 +177,11 @@ impl Rotation {
         &mut self.connections[at]
     }
 
+    /// Begins elsewhere, so that many rotations do not all begin at the same server.
+    pub fn skip(&mut self, turns: usize) {
+        self.next += turns;
+    }
+
     /// Creates a session with a title, so that none is asked for, and returns its id.
     pub async fn create_session(&mut self) -> Result<String> {
         let session: Value = self.next().post("/session", r#"{"title":"A titled session"}"#).await?.json()?;
