@@ -42,7 +42,7 @@ impl RedisSettings {
             entropy,
             answer_within: Duration::from_secs(1),
             lock_answer_within: Duration::from_millis(50),
-            lock_ttl: Duration::from_secs(5),
+            lock_ttl: Duration::from_secs(2),
             heartbeat: Duration::from_secs(1),
             log: LogLimits::default(),
             round_trips: Arc::default(),

@@ -173,6 +173,11 @@ impl Feed {
         self.state().newest.clone()
     }
 
+    /// True once the session's newest idle has gone to the readers of this replica.
+    pub(crate) fn has_told_idle(&self, session: &SessionId) -> bool {
+        self.state().fold.is_idle(session)
+    }
+
     /// What a message says so far that was never stored: the open texts of its parts, as the log tells them.
     pub(crate) fn open_text(&self, part: &wire::ids::PartId) -> Option<String> {
         self.state().fold.text(part)
@@ -192,8 +197,8 @@ impl Feed {
                     if state.newest != from {
                         continue;
                     }
+                    // What was folded stays: it is all that is left to heal readers from.
                     state.newest = None;
-                    state.fold = Fold::default();
                     state.live = broadcast::channel(READER_BUFFER).0;
                 }
             }

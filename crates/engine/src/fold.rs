@@ -24,7 +24,8 @@ pub(crate) struct Fold {
 struct Live {
     directory: Option<String>,
     project: Value,
-    status: Value,
+    /// None until an event told it.
+    status: Option<Value>,
     /// When it became idle, by this replica's clock.
     ended: Option<u64>,
     messages: VecDeque<(String, Option<Value>, BTreeMap<String, Value>)>,
@@ -47,8 +48,8 @@ impl Fold {
             project: serde_json::from_slice::<Value>(&item.envelope)
                 .map(|mut e| e["project"].take())
                 .unwrap_or_default(),
-            status: json!({ "type": "idle" }),
-            ended: Some(now),
+            status: None,
+            ended: None,
             messages: VecDeque::new(),
         });
         live.take(event, now);
@@ -57,6 +58,12 @@ impl Fold {
     /// Lets go of sessions that ended long enough ago.
     pub(crate) fn forget_idle(&mut self, now: u64) {
         self.sessions.retain(|_, live| live.ended.is_none_or(|ended| now.saturating_sub(ended) < SHOWN_AFTER_END));
+    }
+
+    /// True unless the newest status that was told of the session is another than idle.
+    pub(crate) fn is_idle(&self, session: &SessionId) -> bool {
+        let status = self.sessions.get(session).and_then(|live| live.status.as_ref());
+        status.is_none_or(|status| status["type"] == "idle")
     }
 
     /// The text of a part, deltas included.
@@ -92,7 +99,9 @@ impl Fold {
                     push("message.part.updated", json!({ "sessionID": session, "part": part, "time": time }));
                 }
             }
-            push("session.status", json!({ "sessionID": session, "status": live.status }));
+            if let Some(status) = &live.status {
+                push("session.status", json!({ "sessionID": session, "status": status }));
+            }
         }
         if let (Some(last), Some(cursor)) = (items.back_mut(), cursor) {
             last.cursor = Some(cursor.0.clone());
@@ -106,8 +115,9 @@ impl Live {
         let properties = &mut event.properties;
         match event.kind.as_str() {
             "session.status" => {
-                self.status = properties["status"].take();
-                self.ended = (self.status["type"] == "idle").then_some(now);
+                let status = properties["status"].take();
+                self.ended = (status["type"] == "idle").then_some(now);
+                self.status = Some(status);
             }
             "message.updated" => {
                 let info = properties["info"].take();

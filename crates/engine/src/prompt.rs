@@ -21,6 +21,8 @@ use wire::tenant::Tenant;
 
 /// How long an abort waits until what it stopped is settled.
 const ABORT_PATIENCE: Duration = Duration::from_secs(10);
+/// How long an answer waits until this replica's readers were told that the session is idle.
+const TELLING: Duration = Duration::from_millis(500);
 /// How often a waiter looks at the store by itself.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -269,7 +271,8 @@ impl Engine {
     pub async fn wait(&self, ticket: &TicketRef) -> Result<MessageWithParts, EngineError> {
         let key = SessionKey::new(ticket.tenant.clone(), ticket.session.clone());
         // The feed is what wakes waiters; without it they look once a second.
-        let _feed = self.feed(&ticket.tenant).await;
+        let feed = self.feed(&ticket.tenant).await.ok();
+        let mut told_by = None;
         let waiter = self.0.waiters.join(&key);
         loop {
             let woken = waiter.notify.notified();
@@ -280,7 +283,14 @@ impl Engine {
                 return Err(EngineError::SessionNotFound(ticket.session.clone()));
             }
             if head.settled >= ticket.k {
-                return self.answer(ticket, &head).await;
+                // A client that prints what the events tell ends with the answer: the events come first.
+                let told = feed.as_ref().is_none_or(|feed| head.is_open() || feed.has_told_idle(&ticket.session));
+                let until = *told_by.get_or_insert_with(|| Instant::now() + TELLING);
+                if told || Instant::now() >= until {
+                    return self.answer(ticket, &head).await;
+                }
+                let _ = tokio::time::timeout_at(until, woken).await;
+                continue;
             }
             if tokio::time::timeout(LOOK, woken).await.is_err() {
                 // Nobody may be working: then this replica does.

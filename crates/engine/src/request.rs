@@ -13,6 +13,8 @@ use wire::part::{Part, PartKind, ToolState};
 
 /// OpenCode never asks for more tokens than this at once.
 const MAX_OUTPUT: u64 = 32_000;
+/// What the model is told after an answer that broke off.
+const BROKEN_OFF: &str = "The answer above broke off in the middle. Go on from there.";
 /// What the model is reminded of when its agent's steps are used up.
 const LAST_STEP: &str = "This was the last step that is allowed here. I call no more tools: I say what is done, what is \
                          left, and what to do next.";
@@ -26,6 +28,10 @@ pub(crate) fn chat_request(run: &Run, scene: &Scene, transcript: &Transcript) ->
     let system = agents::system_prompt(&scene.instance, &scene.agent, &scene.model, &date, extra);
     let mut messages = vec![ChatMessage::System(system)];
     messages.extend(conversation(&transcript.messages));
+    if matches!(messages.last(), Some(ChatMessage::Assistant { tool_calls, .. }) if tool_calls.is_empty()) {
+        // Left by a replica that died in mid-answer; many providers want a user to speak last.
+        messages.push(ChatMessage::User(vec![UserContent::Text(BROKEN_OFF.to_owned())]));
+    }
     let answers = transcript.messages.iter().filter_map(|message| message.info.assistant());
     let step = answers.filter(|answer| answer.parent_id == scene.user.id).count() as u32 + 1;
     if scene.agent.steps.is_some_and(|steps| step >= steps) {

@@ -182,7 +182,7 @@ impl Engine {
             let head = run.read_head().await?;
             match Opening::decide(&head, self.0.settings.attempts) {
                 Opening::Release => {
-                    if run.release(head.issued).await? {
+                    if run.release(head.issued, false).await? {
                         return Ok(End::Over);
                     }
                 }

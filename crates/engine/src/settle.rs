@@ -23,6 +23,8 @@ pub(crate) struct Settled {
     pub user: Option<MessageId>,
     /// What the last step used, if it is not added up yet.
     pub spent: Spent,
+    /// The loop looked once more and found nothing to do; false where the turn broke off.
+    pub looked_again: bool,
 }
 
 impl Run {
@@ -59,7 +61,7 @@ impl Run {
             for ask in withdrawn {
                 self.publish(ask.withdrawn_event()).await;
             }
-            let released = self.release(upto).await?;
+            let released = self.release(upto, answer.looked_again).await?;
             if let Some(session) = session {
                 // The trailing summary comes after idle.
                 let origin = Origin { fence: None, ..self.origin.clone() };
@@ -138,15 +140,19 @@ impl Run {
             Some(id) => TicketAnswer::Message { id: id.to_string() },
             None => TicketAnswer::Failed { message },
         };
-        self.settle(head.issued, Settled { answer, user: None, spent: Spent::default() }).await?;
+        self.settle(head.issued, Settled { answer, user: None, spent: Spent::default(), looked_again: false }).await?;
         Ok(())
     }
 
-    /// Gives the lease back with the idle events. False: a newer ticket wants work.
-    pub(crate) async fn release(&self, seen: u64) -> Result<bool, EngineError> {
+    /// Gives the lease back with the idle events. False: a newer ticket wants work. A loop that looked once more and found
+    /// nothing to do tells that it was busy with it, as OpenCode does.
+    pub(crate) async fn release(&self, seen: u64, looked_again: bool) -> Result<bool, EngineError> {
         // Everything of this run goes out before its end.
         self.engine.flush(&self.handle.key.tenant, Duration::from_secs(5)).await;
-        let mut entries = self.engine.status_entries(&self.origin, &SessionStatus::Busy);
+        let mut entries = Vec::new();
+        if looked_again {
+            entries.extend(self.engine.status_entries(&self.origin, &SessionStatus::Busy));
+        }
         entries.extend(self.engine.status_entries(&self.origin, &SessionStatus::Idle));
         // From here on nobody takes the lease back in this run's name.
         self.handle.rest();

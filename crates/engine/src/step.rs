@@ -109,7 +109,8 @@ async fn scene(run: &Run, user: UserMessage) -> Result<Result<Scene, MessageErro
 async fn refuse(run: &Run, error: MessageError) -> Result<Outcome, EngineError> {
     run.publish(wire::event::session_error(&run.handle.key.session, &error)).await;
     let message = error.data["message"].as_str().unwrap_or(&error.name).to_owned();
-    let ends_with = Settled { answer: TicketAnswer::Failed { message }, user: None, spent: Spent::default() };
+    let ends_with =
+        Settled { answer: TicketAnswer::Failed { message }, user: None, spent: Spent::default(), looked_again: false };
     Ok(Outcome { message: None, spent: Spent::default(), ends_with: Some(ends_with) })
 }
 
@@ -403,6 +404,7 @@ impl Writing<'_> {
             answer: TicketAnswer::Message { id: id.to_string() },
             user: Some(self.scene.user.id.clone()),
             spent: spent.clone(),
+            looked_again: self.message.error.is_none(),
         });
         Outcome { message: Some(id), spent, ends_with }
     }

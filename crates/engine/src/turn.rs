@@ -109,7 +109,12 @@ impl Transcript {
     }
 
     fn settled(&self, answer: TicketAnswer) -> Settled {
-        Settled { answer, user: self.newest_user().map(|user| user.id.clone()), spent: Spent::default() }
+        Settled {
+            answer,
+            user: self.newest_user().map(|user| user.id.clone()),
+            spent: Spent::default(),
+            looked_again: true,
+        }
     }
 
     /// The answer that the former runner left open, if there is one, without content: it is used again.
