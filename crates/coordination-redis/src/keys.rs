@@ -10,7 +10,7 @@ use wire::tenant::Tenant;
 const FORMAT: u32 = 1;
 
 /// What a message of a channel carries at most; longer bodies are read from the log.
-pub const INLINE_BYTES: usize = 64 << 10;
+pub const INLINE_BYTES: usize = 256 << 10;
 
 /// How long the number of a replica's last batch is kept, in milliseconds. No batch is sent again for so long.
 const BATCH_AGE_MS: u32 = 3_600_000;

@@ -52,7 +52,10 @@ fn run(request: Request) -> anyhow::Result<()> {
             let settings = Settings::load(&flags, environment()?)?;
             let telemetry = Telemetry::start(&settings.environment)?;
             logging::start(settings.log_format, settings.log_level, telemetry.tracer());
-            let ended = block_on(Builder::new_multi_thread(), serve::run(settings));
+            spare_memory();
+            let mut runtime = Builder::new_multi_thread();
+            runtime.max_blocking_threads(BLOCKING_THREADS);
+            let ended = block_on(runtime, serve::run(settings));
             telemetry.end();
             ended
         }
@@ -72,6 +75,17 @@ fn run(request: Request) -> anyhow::Result<()> {
             Ok(())
         }
         Request::Health(url) => block_on(Builder::new_current_thread(), health::check(&url)),
+    }
+}
+
+/// Threads for what blocks on the store: enough to keep a disk busy, few enough not to fight for the cores.
+const BLOCKING_THREADS: usize = 32;
+
+/// Huge pages under thousands of small, short-lived allocations multiply the resident memory. A kernel that does not know
+/// the switch leaves it as it is.
+fn spare_memory() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "transparent huge pages stay on");
     }
 }
 
