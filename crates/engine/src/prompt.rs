@@ -14,7 +14,7 @@ use storage::{Record, Write};
 use tokio::time::Instant;
 use tracing::Instrument;
 use wire::ids::{MessageId, SessionId};
-use wire::message::{Message, MessageTime, MessageWithParts, UserMessage, UserModel};
+use wire::message::{Message, MessageError, MessageTime, MessageWithParts, UserMessage, UserModel};
 use wire::part::Part;
 use wire::session::{Session, SessionModel, SessionStatus};
 use wire::tenant::Tenant;
@@ -57,7 +57,8 @@ impl Engine {
     /// Stores a prompt and sees to it that somebody answers it. Durable when it returns.
     ///
     /// Errors: `Unavailable` before anything is written, when this replica cannot reach coordination; `TooManyQueued`;
-    /// `Conflict` when the message id stands for something else.
+    /// `Conflict` when the message id stands for something else; `Unknown` when there is no such agent, which the events
+    /// tell, too.
     pub async fn prompt(&self, tenant: &Tenant, id: &SessionId, prompt: Prompt) -> Result<Accepted, EngineError> {
         if self.0.replica.is_late(Duration::from_millis(1500).max(self.0.settings.tick * 3)) {
             return Err(EngineError::Unavailable("coordination does not answer".into()));
@@ -66,6 +67,9 @@ impl Engine {
         let scope = Scope { tenant: tenant.clone(), directory: session.directory.clone().into() };
         let instance = self.instance(&scope).await?;
         let agent = prompt.agent.clone().unwrap_or_else(|| instance.default_agent.clone());
+        if instance.agent(&agent).is_none() {
+            return Err(self.refuse_agent(tenant, &session, &instance, &agent).await);
+        }
         let mut model = self.choose_model(&instance, &agent, &session, &prompt)?;
         model.variant = prompt.variant.clone().or(model.variant);
         let key = SessionKey::new(tenant.clone(), id.clone());
@@ -111,6 +115,24 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Tells that a prompt names an agent that does not exist: nothing of the prompt is stored.
+    async fn refuse_agent(
+        &self,
+        tenant: &Tenant,
+        session: &Session,
+        instance: &agents::Instance,
+        agent: &str,
+    ) -> EngineError {
+        let shown = instance.agents.iter().filter(|agent| !agent.hidden);
+        let mut names: Vec<&str> = shown.map(|agent| agent.name.as_str()).collect();
+        names.sort_unstable();
+        let message = format!("Agent not found: \"{agent}\". Available agents: {}", names.join(", "));
+        let origin = self.origin(&SessionKey::new(tenant.clone(), session.id.clone()), session, None);
+        let error = MessageError::unknown(message.clone());
+        self.publish(&origin, wire::event::session_error(&session.id, &error), None).await;
+        EngineError::Unknown(message)
     }
 
     fn choose_model(

@@ -178,6 +178,8 @@ impl Engine {
 
     async fn run(self, handle: Arc<RunHandle>, entry: Entry) -> Result<End, EngineError> {
         let Some(run) = self.become_runner(&handle, entry).await? else { return Ok(End::Over) };
+        // What began the lease told that the session is busy; each further turn tells it itself.
+        let mut told_busy = true;
         loop {
             let head = run.read_head().await?;
             match Opening::decide(&head, self.0.settings.attempts) {
@@ -196,9 +198,10 @@ impl Engine {
                     run.fail_turn(&head, error).await?;
                 }
                 Opening::Run => {
-                    if let Some(end) = run.turns(head).await? {
+                    if let Some(end) = run.turns(head, told_busy).await? {
                         return Ok(end);
                     }
+                    told_busy = false;
                 }
             }
         }
@@ -361,7 +364,7 @@ impl Run {
     }
 
     /// Step after step until nothing is left to do. None: look at the head again from the beginning.
-    async fn turns(&self, mut head: Head) -> Result<Option<End>, EngineError> {
+    async fn turns(&self, mut head: Head, told_busy: bool) -> Result<Option<End>, EngineError> {
         let tries = head.tries;
         if tries > 1 {
             self.wait_before_attempt(tries).await;
@@ -391,7 +394,7 @@ impl Run {
                 next => next,
             };
             let stop = Arc::new(Stop::default());
-            let step = crate::step::step(self, transcript, next, first, stop.clone());
+            let step = crate::step::step(self, transcript, next, first && told_busy, stop.clone());
             let step = step.instrument(trace::step(&self.identity()));
             let outcome = {
                 tokio::pin!(step);

@@ -196,9 +196,9 @@ impl Engine {
         limit: Option<usize>,
         before: Option<(u64, MessageId)>,
     ) -> Result<Page, EngineError> {
-        self.session(tenant, id).await?;
-        let (store, id) = (self.tenant_store(tenant), id.clone());
-        blocking(move || store.messages(&id, limit, before).map_err(EngineError::from)).await
+        let (store, wanted) = (self.tenant_store(tenant), id.clone());
+        let page = blocking(move || found(store.messages(&wanted, limit, before))).await?;
+        page.ok_or_else(|| EngineError::SessionNotFound(id.clone()))
     }
 
     /// One message with its parts.
@@ -208,10 +208,13 @@ impl Engine {
         session: &SessionId,
         id: &MessageId,
     ) -> Result<MessageWithParts, EngineError> {
+        let (store, owner, wanted) = (self.tenant_store(tenant), session.clone(), id.clone());
+        if let Some(message) = blocking(move || found(store.message(&owner, &wanted))).await? {
+            return Ok(message);
+        }
+        // Which of the two is missing?
         self.session(tenant, session).await?;
-        let (store, session, wanted) = (self.tenant_store(tenant), session.clone(), id.clone());
-        let message = blocking(move || found(store.message(&session, &wanted))).await?;
-        message.ok_or_else(|| EngineError::MessageNotFound(id.clone()))
+        Err(EngineError::MessageNotFound(id.clone()))
     }
 
     /// A session's head as it is stored.

@@ -264,14 +264,19 @@ impl Writing<'_> {
             Ok(stream) => stream,
             Err(error) => return Ok(Answered::Failed(error)),
         };
-        let start = self.part(PartKind::StepStart(StepStartPart::default()));
-        self.put_part(&start).await?;
+        let mut begun = false;
         loop {
             let event = tokio::select! {
                 biased;
                 () = stop.token.cancelled() => return Ok(Answered::Stopped),
                 event = stream.next() => event,
             };
+            // The step begins with the first thing that the model says.
+            if !begun && !matches!(event, Some(Err(_))) {
+                let start = self.part(PartKind::StepStart(StepStartPart::default()));
+                self.put_part(&start).await?;
+                begun = true;
+            }
             match event {
                 Some(Ok(ModelEvent::Finish { reason, usage })) => return Ok(Answered::Finished(reason, usage)),
                 Some(Ok(event)) => self.take(event).await?,
@@ -389,10 +394,10 @@ impl Writing<'_> {
         self.publish_part(&part).await;
         let id = self.message.id.clone();
         self.run.publish_record(id.as_str(), wire::event::message_updated(&finished)).await;
+        self.run.publish_record(id.as_str(), wire::event::message_updated(&completed)).await;
         if let Some(error) = &filtered {
             self.run.publish(wire::event::session_error(&self.scene.session.id, error)).await;
         }
-        self.run.publish_record(id.as_str(), wire::event::message_updated(&completed)).await;
         let goes_on = matches!(reason, FinishReason::ToolCalls | FinishReason::Unknown);
         let ends = !goes_on || blocked.rejected || filtered.is_some();
         Ok(self.outcome(Spent { cost, tokens }, ends))
@@ -505,7 +510,8 @@ pub(crate) async fn put_part(run: &Run, part: &Part) -> Result<(), EngineError> 
 /// OpenCode's count: input without the cached tokens, output without reasoning.
 fn tokens(usage: &Usage) -> Tokens {
     Tokens {
-        total: Some(usage.total.unwrap_or(usage.input + usage.output)),
+        // A provider that tells nothing has no total.
+        total: usage.total.or(Some(usage.input + usage.output).filter(|sum| *sum > 0)),
         input: usage.input.saturating_sub(usage.cache_read + usage.cache_write),
         output: usage.output.saturating_sub(usage.reasoning),
         reasoning: usage.reasoning,
