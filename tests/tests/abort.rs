@@ -81,7 +81,9 @@ async fn an_abort_before_the_first_token_leaves_an_aborted_message() {
     let prompt = world.spawn_prompt(0, &id, "go");
     gate.reached().await;
     world.at(1).abort(&id).await;
-    assert_eq!(prompt.await.unwrap()["info"]["error"]["name"], "MessageAbortedError");
+    let answer = prompt.await.unwrap();
+    assert_eq!(answer["info"]["error"]["name"], "MessageAbortedError");
+    assert_eq!(answer["parts"], json!([]), "a step begins with the first thing that the model says");
     assert!(world.model.main_requests()[0].disconnected);
 }
 

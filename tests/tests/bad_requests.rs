@@ -146,14 +146,23 @@ async fn an_unknown_model_or_agent_fails_and_is_told() {
     other_model["model"] = json!({"providerID": "nope", "modelID": "m"});
     let mut other_agent = text_prompt("x");
     other_agent["agent"] = json!("nope");
-    for body in [other_model, other_agent] {
-        let reply = world.client().post(&path, &body).await;
+    for body in [&other_model, &other_agent] {
+        let reply = world.client().post(&path, body).await;
         assert_eq!((reply.status, &reply.json()["name"]), (500, &json!("UnknownError")), "{}", reply.text());
         let reference = reply.json()["data"]["ref"].as_str().unwrap().to_string();
         assert!(reference.starts_with("err_") && reference.len() == 12, "{reference}");
         let told = events.until_kind(testkit::BOUND, "session.error").await;
         assert_eq!(told.properties()["sessionID"], id.as_str());
     }
+    // Without a waiter only the events tell.
+    let reply = world.client().post(&format!("/session/{id}/prompt_async"), &other_agent).await;
+    assert_eq!(reply.status, 204, "{}", reply.text());
+    let told = events.until_kind(testkit::BOUND, "session.error").await;
+    let missing = "Agent not found: \"nope\". Available agents: build, explore, general, plan";
+    assert_eq!(told.properties()["error"], json!({"name": "UnknownError", "data": {"message": missing}}));
+    let stored = world.messages(&id).await;
+    assert_eq!(stored.len(), 1, "a prompt for an unknown agent leaves nothing: {stored:?}");
+    assert_eq!(world.client().get(&format!("/session/{id}")).await.ok()["agent"], "build");
     assert_eq!(world.client().get("/session/status").await.ok(), json!({}));
     assert!(world.model.main_requests().is_empty());
 }

@@ -250,3 +250,21 @@ async fn a_rate_limit_is_waited_for_and_shown_as_retry() {
     let asked = world.model.main_requests();
     assert!(asked[1].began - asked[0].began >= Duration::from_millis(700), "the provider's wish is respected");
 }
+
+#[tokio::test]
+async fn a_filtered_answer_is_told_on_the_message_first_and_has_no_total_without_usage() {
+    let world = World::start().await;
+    world
+        .model
+        .push(Answer::new().text("x").chunk(json!({"choices": [{"delta": {}, "finish_reason": "content_filter"}]})));
+    let mut events = world.events(0).await;
+    let id = world.session().await;
+    let answer = world.prompt(&id, "go").await;
+    assert_eq!(answer["info"]["error"]["name"], "ContentFilterError");
+    assert_eq!(answer["info"]["tokens"].get("total"), None, "{}", answer["info"]);
+    events.until_idle(BOUND, &id).await;
+    let told = spine(&events.of_session(&id));
+    let error = told.iter().position(|line| line == "session.error ContentFilterError").expect("the error is told");
+    assert_eq!(told[error - 1], "message.updated assistant ContentFilterError content-filter completed", "{told:#?}");
+    assert_eq!(told[error + 1..], ["session.status idle", "session.idle"], "{told:#?}");
+}

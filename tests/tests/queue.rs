@@ -3,6 +3,7 @@
 use serde_json::json;
 use testkit::client::id_of;
 use testkit::model::Gate;
+use testkit::outline::spine;
 use testkit::{Answer, BOUND, World, eventually, transcript};
 
 fn said(expected: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -39,6 +40,12 @@ async fn a_prompt_during_the_last_step_is_answered_by_one_more() {
     assert_eq!(transcript::user_texts(&asked[0].body), ["first prompt"]);
     assert_eq!(transcript::user_texts(&asked[1].body), ["first prompt", "second prompt"]);
     assert_eq!(world.model.concurrent_runs(&id), 1);
+    events.until_idle(BOUND, &id).await;
+    let told = spine(&events.of_session(&id));
+    let ended =
+        told.iter().position(|line| line == "message.updated assistant stop completed").expect("the first ends");
+    let recorded = ["session.status busy", "message.updated assistant", "session.status busy"];
+    assert_eq!(told[ended + 1..ended + 4], recorded, "{told:#?}");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use testkit::client::{id_of, text_prompt};
 use testkit::model::Usage;
 use testkit::outline::{spine, to_idle};
-use testkit::{Answer, BOUND, Shape, World, WorldSpec, eventually, transcript};
+use testkit::{Answer, BOUND, Shape, World, WorldSpec, transcript};
 
 const WRITE: &str = include_str!("../fixtures/part-write.json");
 const BASH: &str = include_str!("../fixtures/part-bash.json");
@@ -187,7 +187,10 @@ async fn a_rejected_permission_stops_the_run_and_one_with_advice_does_not() {
     assert_eq!((&answer["info"]["finish"], answer["info"].get("error")), (&json!("tool-calls"), None));
     let rejected = "The user rejected permission to use this specific tool call.";
     assert_eq!(world.client().tool_parts(&id).await[0]["state"]["error"], rejected);
-    eventually(BOUND, "the session to be idle", || async { (world.status(&id).await == "idle").then_some(()) }).await;
+    events.until_idle(BOUND, &id).await;
+    let told = spine(&events.of_session(&id));
+    let recorded = ["message.updated assistant tool-calls completed", "session.status idle", "session.idle"];
+    assert_eq!(told[told.len() - 3..], recorded, "{told:#?}");
 
     let prompt = world.spawn_prompt(1, &id, "go again");
     let asked = events.until_kind(BOUND, "permission.asked").await;

@@ -294,7 +294,7 @@ impl Engine {
         let key = SessionKey::new(ticket.tenant.clone(), ticket.session.clone());
         // The feed is what wakes waiters; without it they look once a second.
         let feed = self.feed(&ticket.tenant).await.ok();
-        let mut told_by = None;
+        let (mut told_by, mut late) = (None, false);
         let waiter = self.0.waiters.join(&key);
         loop {
             let woken = waiter.notify.notified();
@@ -314,10 +314,11 @@ impl Engine {
                 let _ = tokio::time::timeout_at(until, woken).await;
                 continue;
             }
-            if tokio::time::timeout(LOOK, woken).await.is_err() {
+            if late {
                 // Nobody may be working: then this replica does.
                 self.enter(&key, ticket.k, true).await;
             }
+            late = tokio::time::timeout(LOOK, woken).await.is_err();
         }
     }
 
@@ -367,7 +368,7 @@ impl Engine {
         }
         let waiter = self.0.waiters.join(&key);
         let deadline = Instant::now() + ABORT_PATIENCE;
-        let mut entered = false;
+        let (mut entered, mut late) = (false, false);
         while Instant::now() < deadline {
             let woken = waiter.notify.notified();
             tokio::pin!(woken);
@@ -376,11 +377,12 @@ impl Engine {
                 Ok(head) if head.is_live() && head.settled < upto => {}
                 _ => return Ok(true),
             }
-            if tokio::time::timeout(Duration::from_millis(100), woken).await.is_err() && !entered {
+            if late && !entered {
                 // No owner and still open: this replica closes it.
                 self.enter(&key, upto, true).await;
                 entered = true;
             }
+            late = tokio::time::timeout(Duration::from_millis(100), woken).await.is_err();
         }
         Ok(true)
     }

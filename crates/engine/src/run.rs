@@ -99,6 +99,9 @@ impl Engine {
             }
             return;
         }
+        if was_open && self.0.replica.awaits_owners(self.0.settings.lease_ttl) {
+            return;
+        }
         let attempt = self.new_attempt();
         for tries in 0..8_u64 {
             let (store, session) = (self.tenant_store(&key.tenant), key.session.clone());
@@ -244,7 +247,7 @@ impl Engine {
                     return Ok(Decision::Leave(None));
                 }
                 let session = at.session()?;
-                if was_open {
+                if was_open && head.is_open() {
                     head.tries += 1;
                 }
                 let reserved = head.reserve_time(now);
@@ -411,7 +414,7 @@ impl Run {
                 Some(StopReason::Lost) => return Err(EngineError::Lost),
                 Some(StopReason::Interrupted) => return self.hand_over().await,
                 Some(StopReason::Frozen) => {
-                    head = self.read_head().await?;
+                    head = self.reserve().await?;
                     continue;
                 }
                 Some(StopReason::Aborted { upto }) => {
@@ -425,6 +428,19 @@ impl Run {
                 return self.settle(seen, answer).await;
             }
         }
+    }
+
+    /// Reserves the next message's time anew: others may have been given one since.
+    async fn reserve(&self) -> Result<Head, EngineError> {
+        let now = self.engine.now_ms();
+        let (head, (session, reserved)) = self
+            .head_commit(move |head, at| {
+                let reserved = head.reserve_time(now);
+                Ok(Decision::Write(Vec::new(), (at.session()?, reserved)))
+            })
+            .await?;
+        self.learn(Known { rev: head.rev, session, reserved });
+        Ok(head)
     }
 
     /// Gives the run to another replica. That is no failure: the attempt is not counted.

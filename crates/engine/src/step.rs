@@ -78,7 +78,10 @@ pub(crate) async fn step(
         part_ids: PartIds { run_ids: run.engine.0.ids.clone() },
     };
     match resumed {
-        Some((_, calls)) => writing.resume(calls).await,
+        Some((message, calls)) => {
+            writing.calls.recall(transcript.parts_of(&message.id));
+            writing.resume(calls).await
+        }
         None => writing.answer(&transcript, first).await,
     }
 }
@@ -400,7 +403,12 @@ impl Writing<'_> {
         }
         let goes_on = matches!(reason, FinishReason::ToolCalls | FinishReason::Unknown);
         let ends = !goes_on || blocked.rejected || filtered.is_some();
-        Ok(self.outcome(Spent { cost, tokens }, ends))
+        let mut outcome = self.outcome(Spent { cost, tokens }, ends);
+        if let Some(settled) = outcome.ends_with.as_mut().filter(|_| blocked.rejected) {
+            // A rejection breaks the loop off.
+            settled.looked_again = false;
+        }
+        Ok(outcome)
     }
 
     fn outcome(&self, spent: Spent, ends: bool) -> Outcome {

@@ -4,6 +4,18 @@ use crate::{Tool, builtin};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 
+/// The deepest arguments that are taken: they are stored within records, which have a limit of their own.
+const DEEPEST: usize = 64;
+
+/// How deep a value is nested; what the parser takes at most bounds it.
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(values) => 1 + values.iter().map(depth).max().unwrap_or(0),
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
 /// The tool that stands in for calls that cannot be made.
 const INVALID: &str = "invalid";
 
@@ -89,6 +101,7 @@ impl Registry {
         let Some(tool) = self.get(name).or_else(|| self.get(&name.to_lowercase())) else {
             let mut names: Vec<&str> = offered.iter().copied().chain([INVALID]).collect();
             names.sort_unstable();
+            names.dedup();
             let error =
                 format!("Model tried to call unavailable tool '{name}'. Available tools: {}.", names.join(", "));
             return Resolved::Invalid { tool: name.into(), error };
@@ -97,6 +110,10 @@ impl Registry {
             return Resolved::Known(tool, Value::Object(Map::new()));
         }
         match serde_json::from_str(arguments) {
+            Ok(input) if depth(&input) > DEEPEST => {
+                let error = format!("Invalid input for tool {name}: it is nested more than {DEEPEST} levels deep.");
+                Resolved::Invalid { tool: name.into(), error }
+            }
             Ok(input) => Resolved::Known(tool, input),
             Err(cause) => {
                 let error = format!(

@@ -26,6 +26,10 @@ fn names_are_mended_and_the_rest_is_invalid() {
         error,
         "Model tried to call unavailable tool 'nosuchtool'. Available tools: bash, edit, invalid, read, write."
     );
+    let Resolved::Invalid { error, .. } = Registry::builtin().resolve("nosuchtool", "{}", &["invalid", "read"]) else {
+        panic!("there is no such tool");
+    };
+    assert!(error.ends_with("Available tools: invalid, read."), "each name once: {error}");
     let (tool, error) = resolve("read", r#"{"filePath": "#).unwrap_err();
     assert_eq!(tool, "read");
     assert!(

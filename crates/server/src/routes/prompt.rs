@@ -8,7 +8,7 @@ use crate::limits::Uncompressed;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use engine::{Accepted, Prompt};
+use engine::{Accepted, EngineError, Prompt};
 use http::StatusCode;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -51,7 +51,15 @@ pub(crate) async fn send_async(
     Payload(body): Payload,
 ) -> Result<StatusCode, Error> {
     let prompt = keyed(decode(body, server.app.limits.parts)?, &id, key);
-    shielded(async move { Ok(server.app.engine.prompt(&server.app.tenant, &id, prompt).await?) }).await?;
+    shielded(async move {
+        match server.app.engine.prompt(&server.app.tenant, &id, prompt).await {
+            // What no step can begin with is told by the events alone, as what fails later is.
+            Err(EngineError::Unknown(reason)) => tracing::warn!(session = %id, reason, "a prompt was not taken"),
+            taken => drop(taken?),
+        }
+        Ok(())
+    })
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
