@@ -23,6 +23,9 @@ pub(crate) struct StoredAsk {
     at: u64,
     #[serde(flatten)]
     about: About,
+    /// The call that asks, also where clients are not shown it: a new runner finds its ask by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    call: Option<CallRef>,
     /// None while it is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     answer: Option<Answer>,
@@ -106,8 +109,15 @@ fn approvals(store: &TenantStore, project: &str) -> Result<Vec<Rule>, EngineErro
     Ok(stored.and_then(|body| serde_json::from_slice(&body).ok()).unwrap_or_default())
 }
 
-/// Evaluates the rules for what a tool wants, and asks if they say so. Returns when it is allowed.
-pub(crate) async fn ask(run: &Run, scene: &Scene, wanted: tools::Ask, call: Option<CallRef>) -> Result<(), ToolError> {
+/// Evaluates the rules for what a call wants, and asks if they say so; `is_shown`: clients are told the call. Returns when
+/// it is allowed.
+pub(crate) async fn ask(
+    run: &Run,
+    scene: &Scene,
+    wanted: tools::Ask,
+    call: CallRef,
+    is_shown: bool,
+) -> Result<(), ToolError> {
     let failed = |error: EngineError| match error {
         EngineError::Lost => ToolError::Lost,
         error => ToolError::Failed(error.to_string()),
@@ -138,7 +148,7 @@ pub(crate) async fn ask(run: &Run, scene: &Scene, wanted: tools::Ask, call: Opti
     if !must_ask {
         return Ok(());
     }
-    let id = raise(run, scene, wanted, call).await.map_err(failed)?;
+    let id = raise(run, scene, wanted, call, is_shown).await.map_err(failed)?;
     match wait_for_answer(run, &scene.session.id, &id).await.map_err(failed)? {
         Some(Answer::Reply { reply: Reply::Reject, message }) => Err(ToolError::Rejected { feedback: message }),
         Some(Answer::Reply { .. }) => Ok(()),
@@ -151,17 +161,18 @@ async fn raise(
     run: &Run,
     scene: &Scene,
     wanted: tools::Ask,
-    call: Option<CallRef>,
+    call: CallRef,
+    is_shown: bool,
 ) -> Result<PermissionId, EngineError> {
     let (store, session) = (run.engine.tenant_store(&run.handle.key.tenant), scene.session.id.clone());
     let known = blocking(move || Ok(parse(store.asks(&session)?))).await?;
-    let same = |request: &&PermissionRequest| {
-        call.is_some()
-            && request.tool == call
-            && request.permission == wanted.permission
-            && request.patterns == wanted.patterns
+    let same = |ask: &&StoredAsk| {
+        let wants = |request: &PermissionRequest| {
+            request.permission == wanted.permission && request.patterns == wanted.patterns
+        };
+        ask.call.as_ref() == Some(&call) && ask.permission().is_some_and(wants)
     };
-    if let Some(request) = known.iter().filter_map(StoredAsk::permission).find(same) {
+    if let Some(request) = known.iter().find(same).and_then(StoredAsk::permission) {
         return Ok(request.id.clone());
     }
     let request = PermissionRequest {
@@ -171,9 +182,14 @@ async fn raise(
         patterns: wanted.patterns,
         metadata: wanted.metadata,
         always: wanted.always,
-        tool: call,
+        tool: is_shown.then(|| call.clone()),
     };
-    let ask = StoredAsk { at: run.engine.now_ms(), about: About::Permission(request.clone()), answer: None };
+    let ask = StoredAsk {
+        at: run.engine.now_ms(),
+        about: About::Permission(request.clone()),
+        call: Some(call),
+        answer: None,
+    };
     run.commit(vec![Write::PutNew(ask.record(), body(&ask)?)]).await?;
     run.publish(wire::event::permission_asked(&request)).await;
     Ok(request.id)

@@ -74,9 +74,7 @@ pub(crate) async fn start(
         Resolved::Known(tool, input) => (tool, input),
         Resolved::Invalid { tool, error } => (registry.invalid(), json!({ "tool": tool, "error": error })),
     };
-    calls.made.push((tool.name().to_owned(), input.clone()));
-    let is_loop = calls.made.len() >= LOOP
-        && calls.made.iter().rev().take(LOOP).all(|call| *call == calls.made[calls.made.len() - 1]);
+    let is_loop = calls.make(tool.name(), &input);
     let now = run.engine.now_ms();
     let PartKind::Tool(call) = &mut part.kind else { return Ok(()) };
     call.tool = tool.name().to_owned();
@@ -98,7 +96,8 @@ pub(crate) async fn resume(
     let Some(ToolState::Running { input, .. }) = part.tool().map(|call| call.state.clone()) else { return Ok(()) };
     let name = part.tool().map(|call| call.tool.clone()).unwrap_or_default();
     let tool = run.engine.0.tools.get(&name).unwrap_or_else(|| run.engine.0.tools.invalid());
-    spawn(run, scene, stop, calls, part, tool, input, false);
+    let is_loop = calls.make(tool.name(), &input);
+    spawn(run, scene, stop, calls, part, tool, input, is_loop);
     Ok(())
 }
 
@@ -166,6 +165,25 @@ async fn perform(host: Arc<CallHost>, tool: Arc<dyn Tool>, input: Value, call: C
 }
 
 impl Calls {
+    /// Recalls the calls that a former runner made in the same message, in their order.
+    pub(crate) fn recall(&mut self, parts: &[Part]) {
+        for call in parts.iter().filter_map(Part::tool) {
+            let input = match &call.state {
+                ToolState::Completed { input, .. } | ToolState::Error { input, .. } => input,
+                ToolState::Running { input, begun: Some(true), .. } => input,
+                ToolState::Pending { .. } | ToolState::Running { .. } => continue,
+            };
+            self.made.push((call.tool.clone(), input.clone()));
+        }
+    }
+
+    /// Notes a call. True if the last ones of this message were all alike.
+    fn make(&mut self, tool: &str, input: &Value) -> bool {
+        self.made.push((tool.to_owned(), input.clone()));
+        let newest = &self.made[self.made.len().saturating_sub(LOOP)..];
+        newest.len() == LOOP && newest.iter().all(|call| *call == newest[0])
+    }
+
     /// Notes a call whose arguments are still coming.
     pub(crate) fn announce(&mut self, call_id: String, part: Part) {
         self.announced.insert(call_id, part);
@@ -268,12 +286,12 @@ impl CallHost {
     }
 
     async fn ask_without_call(&self, ask: Ask) -> Result<(), ToolError> {
-        self.ask_for(ask, None).await
+        self.ask_for(ask, false).await
     }
 
-    async fn ask_for(&self, ask: Ask, call: Option<CallRef>) -> Result<(), ToolError> {
+    async fn ask_for(&self, ask: Ask, is_shown: bool) -> Result<(), ToolError> {
         tokio::select! {
-            answer = crate::asks::ask(&self.run, &self.scene, ask, call) => answer,
+            answer = crate::asks::ask(&self.run, &self.scene, ask, self.call.clone(), is_shown) => answer,
             () = self.stop.token.cancelled() => Err(self.stopped()),
         }
     }
@@ -320,7 +338,7 @@ impl CallHost {
 #[async_trait::async_trait]
 impl Host for CallHost {
     async fn ask(&self, ask: Ask) -> Result<(), ToolError> {
-        self.ask_for(ask, Some(self.call.clone())).await
+        self.ask_for(ask, true).await
     }
 
     async fn begin(&self) -> Result<(), ToolError> {

@@ -28,6 +28,8 @@ struct State {
     born: Born,
     liveness: Liveness,
     acknowledged: Vec<(SessionKey, u64)>,
+    /// When this replica saw that coordination had forgotten everything.
+    reborn: Option<Instant>,
     /// Changed with each new id, so that the control channel is listened to anew.
     incarnation: u64,
 }
@@ -41,7 +43,7 @@ impl Replica {
         let margin = settings.lease_ttl / 5;
         let mut liveness = Liveness::new(settings.lease_ttl.as_millis() as u64, margin.as_millis() as u64);
         liveness.answered(0);
-        let state = State { id: id.clone(), born, liveness, acknowledged: Vec::new(), incarnation: 0 };
+        let state = State { id: id.clone(), born, liveness, acknowledged: Vec::new(), reborn: None, incarnation: 0 };
         Ok(Self { name: settings.name.clone(), publisher: id, started, state: Mutex::new(state) })
     }
 
@@ -69,6 +71,12 @@ impl Replica {
     /// True when ownership can no longer be proven.
     pub(crate) fn is_frozen(&self) -> bool {
         self.state().liveness.is_frozen(self.now_ms())
+    }
+
+    /// True for a TTL after coordination forgot everything: leases that are missing may have an owner that takes them
+    /// back.
+    pub(crate) fn awaits_owners(&self, ttl: Duration) -> bool {
+        self.state().reborn.is_some_and(|seen| seen.elapsed() < ttl)
     }
 
     /// True when the last tick that was answered is older than this.
@@ -261,6 +269,7 @@ impl Engine {
             let mut state = self.0.replica.state();
             if let Some(born) = reborn {
                 state.born = born;
+                state.reborn = Some(Instant::now());
             } else {
                 state.id = new_id(&self.0.replica.name, &self.0.ids);
                 state.incarnation += 1;
@@ -331,13 +340,17 @@ impl Engine {
 
     async fn sweep_at_start(self) {
         tokio::select! {
-            () = tokio::time::sleep(self.0.settings.tick) => self.sweep().await,
+            // Should coordination have been restarted empty just now, the owners that live take their leases back first.
+            () = tokio::time::sleep(self.0.settings.tick * 3) => self.sweep().await,
             () = self.0.stopped.cancelled() => {}
         }
     }
 
     /// Goes through the markers: what is settled is unlinked, what nobody works for becomes due.
     pub(crate) async fn sweep(&self) {
+        if self.0.replica.awaits_owners(self.0.settings.lease_ttl) {
+            return;
+        }
         for tenant in self.tenants().await {
             let store = self.tenant_store(&tenant);
             let open = blocking(move || {

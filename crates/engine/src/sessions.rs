@@ -15,6 +15,8 @@ use wire::message::{MessageWithParts, Tokens};
 use wire::session::{Session, SessionStatus, SessionTime, Todo, default_title};
 use wire::tenant::Tenant;
 
+/// Where the head of a session that is being deleted keeps the session's record.
+const DELETED: &str = "deleted";
 /// How often a deletion tries to take the run guard; others may take it at the same moment.
 const TAKES: usize = 100;
 /// Sessions listed where no limit is given.
@@ -236,7 +238,10 @@ impl Engine {
             at.store.put_deletion_marker(at.id)?;
             head.state = HeadState::Deleted;
             // From here on it is listed nowhere.
-            let record = session_record(&at.session()?);
+            let session = at.session()?;
+            let record = session_record(&session);
+            // Whoever finishes the deletion tells of it.
+            head.extra.insert(DELETED.into(), json!(session));
             Ok(Decision::Write(vec![Write::Remove(record)], ()))
         })
         .await?;
@@ -245,8 +250,8 @@ impl Engine {
 
     /// Finishes a deletion whose first half is durable. May be done twice.
     pub(crate) async fn finish_deletion(&self, key: &SessionKey) -> Result<(), EngineError> {
-        let (store, id) = (self.tenant_store(&key.tenant), key.session.clone());
-        let session = blocking(move || found(store.session(&id))).await?;
+        let head = self.read_head(key).await?;
+        let session = head.extra.get(DELETED).and_then(|session| serde_json::from_value(session.clone()).ok());
         self.finish_deletion_of(key, session).await
     }
 
@@ -283,6 +288,7 @@ impl Engine {
         blocking(move || store.remove_session(&id).map_err(EngineError::from)).await?;
         self.head_commit(key, Committer::Deleter, |head, _| {
             head.state = HeadState::Removed;
+            head.extra.remove(DELETED);
             Ok(Decision::Write(Vec::new(), ()))
         })
         .await?;

@@ -126,13 +126,25 @@ impl Run {
         self.settle_aborted(upto, message).await
     }
 
-    /// Ends the turn with an error that its callers and readers see.
-    pub(crate) async fn fail_turn(&self, head: &Head, error: MessageError) -> Result<(), EngineError> {
+    async fn record_failure(&self, head: &Head, error: &MessageError) -> Result<Option<MessageId>, EngineError> {
         let transcript = Transcript::load(self, head.issued).await?;
         transcript.close_dangling(self, Some(error.clone())).await?;
-        let closed = match transcript.newest_user() {
-            Some(user) => Some(transcript.fail(self, user, &error).await?),
-            None => None,
+        match transcript.newest_user() {
+            Some(user) => Ok(Some(transcript.fail(self, user, error).await?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Ends the turn with an error that its callers and readers see.
+    pub(crate) async fn fail_turn(&self, head: &Head, error: MessageError) -> Result<(), EngineError> {
+        // A conversation that cannot be read must not keep its callers waiting.
+        let closed = match self.record_failure(head, &error).await {
+            Err(EngineError::Lost) => return Err(EngineError::Lost),
+            Err(cause) => {
+                tracing::error!(%cause, "the failure of a turn cannot be recorded in its conversation");
+                None
+            }
+            Ok(closed) => closed,
         };
         self.publish(wire::event::session_error(&self.handle.key.session, &error)).await;
         let message = error.data["message"].as_str().unwrap_or_default().to_owned();

@@ -78,6 +78,11 @@ impl Transcript {
         newest.map_or(&[], |message| &message.parts)
     }
 
+    /// The parts of a message.
+    pub(crate) fn parts_of(&self, id: &MessageId) -> &[Part] {
+        self.messages.iter().find(|message| message.info.id() == id).map_or(&[], |message| &message.parts)
+    }
+
     /// True where a former runner left a message open.
     pub(crate) fn has_dangling(&self) -> bool {
         let open = |message: &AssistantMessage| message.time.completed.is_none();

@@ -24,7 +24,9 @@ pub use limits::Limits;
 pub use serve::serve;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
 use engine::Engine;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tower::util::MapRequest;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{Predicate, SizeAbove};
+use tracing::Instrument;
 use wire::clock::Entropy;
 use wire::tenant::Tenant;
 
@@ -87,6 +90,7 @@ pub fn router(app: App) -> Router {
             CompressionLayer::new()
                 .compress_when(SizeAbove::new(1024).and(limits::may_compress as fn(_, _, &_, &_) -> _)),
         )
+        .layer(from_fn(finish_writes))
         .layer(from_fn_with_state(server.clone(), auth::check))
         .layer(from_fn_with_state(server.clone(), limits::check))
         .layer(from_fn_with_state(server.clone(), cors::apply))
@@ -94,4 +98,15 @@ pub fn router(app: App) -> Router {
         .with_state(server);
     // Paths are mended before they are matched, so this stands around the router and not among its layers.
     Router::new().fallback_service(MapRequest::new(inner, query::squeeze_path))
+}
+
+/// Goes on with a request that may write though its client goes away: what it has begun is told, or undone, by it alone.
+async fn finish_writes(request: Request, next: Next) -> Response {
+    if request.method().is_safe() {
+        return next.run(request).await;
+    }
+    match tokio::spawn(next.run(request).in_current_span()).await {
+        Ok(response) => response,
+        Err(error) => errors::Error::Internal(format!("a request's task broke: {error}")).into_response(),
+    }
 }
