@@ -13,7 +13,6 @@ use http::StatusCode;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::fmt::Write;
-use std::future::Future;
 use wire::ids::{PartId, SessionId};
 use wire::message::UserModel;
 use wire::part::PartKind;
@@ -30,14 +29,11 @@ pub(crate) async fn send(
     Payload(body): Payload,
 ) -> Result<Response, Error> {
     let prompt = keyed(decode(body, server.app.limits.parts)?, &id, key);
-    let message = shielded(async move {
-        let engine = &server.app.engine;
-        match engine.prompt(&server.app.tenant, &id, prompt).await? {
-            Accepted::Stored(message) => Ok(*message),
-            Accepted::Ticket(ticket) => Ok(engine.wait(&ticket).await?),
-        }
-    })
-    .await?;
+    let engine = &server.app.engine;
+    let message = match engine.prompt(&server.app.tenant, &id, prompt).await? {
+        Accepted::Stored(message) => *message,
+        Accepted::Ticket(ticket) => engine.wait(&ticket).await?,
+    };
     let mut response = Json(message).into_response();
     response.extensions_mut().insert(Uncompressed);
     Ok(response)
@@ -51,15 +47,11 @@ pub(crate) async fn send_async(
     Payload(body): Payload,
 ) -> Result<StatusCode, Error> {
     let prompt = keyed(decode(body, server.app.limits.parts)?, &id, key);
-    shielded(async move {
-        match server.app.engine.prompt(&server.app.tenant, &id, prompt).await {
-            // What no step can begin with is told by the events alone, as what fails later is.
-            Err(EngineError::Unknown(reason)) => tracing::warn!(session = %id, reason, "a prompt was not taken"),
-            taken => drop(taken?),
-        }
-        Ok(())
-    })
-    .await?;
+    match server.app.engine.prompt(&server.app.tenant, &id, prompt).await {
+        // What no step can begin with is told by the events alone, as what fails later is.
+        Err(EngineError::Unknown(reason)) => tracing::warn!(session = %id, reason, "a prompt was not taken"),
+        taken => drop(taken?),
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -67,17 +59,6 @@ pub(crate) async fn send_async(
 fn keyed(prompt: Prompt, session: &SessionId, key: Option<String>) -> Prompt {
     let key = key.map(|key| hash(&json!(["prompt", session.as_str(), key])));
     Prompt { key, ..prompt }
-}
-
-/// Goes on though the client goes away.
-async fn shielded<T: Send + 'static>(
-    work: impl Future<Output = Result<T, Error>> + Send + 'static,
-) -> Result<T, Error> {
-    use tracing::Instrument;
-    match tokio::spawn(work.in_current_span()).await {
-        Ok(outcome) => outcome,
-        Err(error) => Err(Error::Internal(format!("a prompt's task broke: {error}"))),
-    }
 }
 
 fn decode(body: Option<Value>, most_parts: usize) -> Result<Prompt, Error> {
