@@ -1,6 +1,6 @@
 //! Faults that once did harm: each stays mended.
 
-use serde_json::{Value, json};
+use serde_json::json;
 use std::time::Duration;
 use testkit::client::{text_of, text_prompt};
 use testkit::model::Gate;
@@ -148,7 +148,7 @@ async fn a_deletion_whose_client_goes_away_is_told_and_finished() {
         assert!([200, 404].contains(&reply.status), "{}", reply.text());
         events
             .until(BOUND, "the deletion", |event| {
-                event.kind() == "session.deleted" && event.properties()["sessionID"] == Value::from(id.as_str())
+                event.kind() == "session.deleted" && event.properties()["sessionID"] == id.as_str()
             })
             .await;
     }
