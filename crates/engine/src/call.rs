@@ -7,6 +7,7 @@ use crate::run::{Run, Stop, StopReason};
 use crate::step::{Scene, put_part};
 use crate::trace;
 use crate::turn::{ABORTED, interrupt};
+use coordination::LockGuard;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::Path;
@@ -15,12 +16,15 @@ use std::time::Duration;
 use storage::{Record, Write};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 use tools::{Ask, Call, Host, Output, Registry, Resolved, Tool, ToolError};
 use tracing::Instrument;
 use wire::message::MessageError;
 use wire::part::{Part, PartKind, Span, ToolPart, ToolState};
 use wire::permission::CallRef;
 
+/// How often the lock on a file is prolonged; well below the time that a lock holds by itself.
+const EXTEND_EVERY: Duration = Duration::from_millis(500);
 /// So many equal calls in a row within one message are a loop.
 const LOOP: usize = 3;
 
@@ -335,6 +339,16 @@ impl CallHost {
     }
 }
 
+/// Keeps a lock for as long as the result lives, however slow the disk is: no guard stands behind a file of the work tree.
+fn hold(lock: Box<dyn LockGuard>) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(EXTEND_EVERY).await;
+            lock.extend();
+        }
+    }))
+}
+
 #[async_trait::async_trait]
 impl Host for CallHost {
     async fn ask(&self, ask: Ask) -> Result<(), ToolError> {
@@ -383,7 +397,7 @@ impl Host for CallHost {
     async fn file_lock(&self, path: &Path) -> Result<Box<dyn Send>, ToolError> {
         let name = format!("file/{}/{}", self.run.handle.key.tenant, path.display());
         match self.engine().0.ports.locks.lock(&name, Duration::from_secs(30)).await {
-            Ok(guard) => Ok(Box::new(guard)),
+            Ok(guard) => Ok(Box::new(hold(guard))),
             Err(error) => Err(ToolError::Failed(format!("The file cannot be locked at the moment: {error}"))),
         }
     }

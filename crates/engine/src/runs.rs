@@ -16,8 +16,6 @@ pub(crate) struct RunHandle {
     fence: AtomicU64,
     /// "Look at the store": kept until it is taken.
     pub poke: Notify,
-    /// Counts pokes, for those who look by themselves.
-    pub pokes: AtomicU64,
     /// The run was lost to another replica: stop at once, write nothing.
     pub lost: CancellationToken,
     /// The replica's time is over: interrupt what runs, record it, hand over.
@@ -42,7 +40,6 @@ impl RunHandle {
     }
 
     fn poke(&self) {
-        self.pokes.fetch_add(1, Ordering::AcqRel);
         self.poke.notify_one();
     }
 }
@@ -71,7 +68,6 @@ impl Runs {
             attempt,
             fence: AtomicU64::new(0),
             poke: Notify::new(),
-            pokes: AtomicU64::new(0),
             lost: CancellationToken::new(),
             interrupted: CancellationToken::new(),
             has_begun: AtomicBool::new(false),

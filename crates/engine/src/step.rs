@@ -67,16 +67,8 @@ pub(crate) async fn step(
         Some((message, _)) => (**message).clone(),
         None => transcript.empty_dangling(&scene.user).unwrap_or_else(|| new_message(run, &scene)),
     };
-    let mut writing = Writing {
-        run,
-        scene: Arc::new(scene),
-        stop,
-        message,
-        text: None,
-        reasoning: None,
-        calls: Calls::default(),
-        part_ids: PartIds { run_ids: run.engine.0.ids.clone() },
-    };
+    let mut writing =
+        Writing { run, scene: Arc::new(scene), stop, message, text: None, reasoning: None, calls: Calls::default() };
     match resumed {
         Some((message, calls)) => {
             writing.calls.recall(transcript.parts_of(&message.id));
@@ -84,11 +76,6 @@ pub(crate) async fn step(
         }
         None => writing.answer(&transcript, first).await,
     }
-}
-
-/// Makes part ids; a step's parts are ordered by them.
-struct PartIds {
-    run_ids: Arc<wire::ids::IdSource>,
 }
 
 async fn scene(run: &Run, user: UserMessage) -> Result<Result<Scene, MessageError>, EngineError> {
@@ -150,7 +137,6 @@ struct Writing<'a> {
     text: Option<Part>,
     reasoning: Option<Part>,
     calls: Calls,
-    part_ids: PartIds,
 }
 
 /// How a model call ended.
@@ -243,7 +229,7 @@ impl Writing<'_> {
 
     fn part(&self, kind: PartKind) -> Part {
         Part {
-            id: self.part_ids.run_ids.part(),
+            id: self.engine().0.ids.part(),
             session_id: self.scene.session.id.clone(),
             message_id: self.message.id.clone(),
             kind,
