@@ -81,6 +81,8 @@ impl Subject {
                 data_dir: data.path().to_path_buf(),
                 directory: work.path().to_path_buf(),
                 args: args.iter().map(ToString::to_string).collect(),
+                failpoints: false,
+                wrapper: Vec::new(),
                 env: Vec::new(),
             };
             replicas.push(Replica::start(spec).await);

@@ -1,6 +1,8 @@
 //! The binary: arguments, settings, choice of backends, signals, ordered shutdown.
 
 mod cli;
+#[cfg(debug_assertions)]
+mod failpoints;
 mod health;
 mod lines;
 mod listen;

@@ -89,6 +89,12 @@ fn open_store(settings: &Settings, entropy: &Arc<dyn Entropy>) -> anyhow::Result
         Durability::Disk => storage::Durability::Disk,
         Durability::Os => storage::Durability::Os,
     };
+    #[cfg(debug_assertions)]
+    if let Some(failpoints) = settings.environment.get("FAILPOINTS") {
+        std::fs::create_dir_all(&settings.data_dir)?;
+        let disk = Arc::new(crate::failpoints::FailingDisk::new(failpoints.into()));
+        return Ok(Store::open_on(disk, settings.data_dir.clone(), durability, entropy.clone())?);
+    }
     Store::open(settings.data_dir.clone(), durability, entropy.clone())
         .with_context(|| format!("the store in {} cannot be opened", settings.data_dir.display()))
 }

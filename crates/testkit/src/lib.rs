@@ -12,6 +12,7 @@
 
 pub mod client;
 pub mod events;
+pub mod failpoint;
 pub mod install;
 pub mod leftovers;
 pub mod model;
@@ -32,6 +33,7 @@ pub mod world;
 
 pub use client::{Client, Reply};
 pub use events::{Event, EventReader};
+pub use failpoint::Failpoint;
 pub use model::{Answer, Gate, ScriptedModel};
 pub use polling::{BOUND, eventually};
 pub use proxy::CuttingProxy;

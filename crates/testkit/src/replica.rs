@@ -1,5 +1,6 @@
 //! Replicas as processes: `flotilla serve`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::failpoint::{Armed, Failpoint};
 pub use crate::install::flotilla_binary;
 use crate::polling::free_port;
 use crate::process::{Launch, Process};
@@ -29,6 +31,10 @@ pub struct ReplicaSpec {
     pub args: Vec<String>,
     /// More environment.
     pub env: Vec<(String, String)>,
+    /// Whether [`Replica::kill_at`] and the like may be used: it costs a look at each operation of the store.
+    pub failpoints: bool,
+    /// A program that starts it, with arguments, such as `faketime -f +5m`; none if empty.
+    pub wrapper: Vec<String>,
 }
 
 /// A running `flotilla serve` with a home directory of its own.
@@ -99,6 +105,26 @@ impl Replica {
         self.process.signal(Signal::TERM);
     }
 
+    /// Kills it when it comes to this point.
+    pub fn kill_at(&self, point: &Failpoint) -> Armed {
+        point.arm(&self.failpoints(), "kill")
+    }
+
+    /// Stops it (SIGSTOP) when it comes to this point; [`cont`](Self::cont) lets it go on from there.
+    pub fn stop_at(&self, point: &Failpoint) -> Armed {
+        point.arm(&self.failpoints(), "stop")
+    }
+
+    /// Its disk is full at this point until that is disarmed.
+    pub fn full_at(&self, point: &Failpoint) -> Armed {
+        point.arm(&self.failpoints(), "full")
+    }
+
+    fn failpoints(&self) -> PathBuf {
+        assert!(self.spec.failpoints, "the spec of this replica asks for no failpoints");
+        self.home.path().join("failpoints")
+    }
+
     /// Waits until it has ended.
     ///
     /// # Panics
@@ -115,7 +141,10 @@ impl Replica {
 }
 
 fn launch(spec: &ReplicaSpec, port: u16, home: &TempDir) -> Process {
-    let mut launch = Launch::new(format!("replica {} on {port}", spec.name), flotilla_binary())
+    let mut command = spec.wrapper.iter().map(OsString::from).chain([flotilla_binary().into_os_string()]);
+    let program = command.next().expect("the binary at least");
+    let mut launch = Launch::new(format!("replica {} on {port}", spec.name), program)
+        .args(command)
         .args(["serve", "--hostname", "127.0.0.1", "--port", &port.to_string(), "--data-dir"])
         .args([&spec.data_dir])
         .args(["--directory"])
@@ -126,6 +155,11 @@ fn launch(spec: &ReplicaSpec, port: u16, home: &TempDir) -> Process {
         .env("RUST_BACKTRACE", "1");
     if let Some(url) = &spec.redis_url {
         launch = launch.args(["--redis-url", url]);
+    }
+    if spec.failpoints {
+        let directory = home.path().join("failpoints");
+        std::fs::create_dir_all(&directory).expect("a temporary directory can be written to");
+        launch = launch.env("FAILPOINTS", directory.to_string_lossy());
     }
     launch = launch.args(&spec.args);
     launch.env.extend(spec.env.iter().cloned());

@@ -14,6 +14,7 @@ use crate::events::EventReader;
 use crate::leftovers::{processes_in, still_in};
 use crate::model::ScriptedModel;
 use crate::nginx::Nginx;
+use crate::proxy::CuttingProxy;
 use crate::redis::RedisServer;
 use crate::replica::{Replica, ReplicaSpec};
 use crate::work_tree::work_tree;
@@ -73,6 +74,16 @@ pub struct WorldSpec {
     pub env: Vec<(String, String)>,
     /// The password of the replicas, which the world's clients send.
     pub password: Option<String>,
+    /// More arguments of the first, second and third replica.
+    pub own_args: Vec<Vec<String>>,
+    /// What starts the first, second and third replica: see [`ReplicaSpec::wrapper`].
+    pub wrappers: Vec<Vec<String>>,
+    /// Whether replicas may be killed or stopped at failpoints.
+    pub failpoints: bool,
+    /// How many Redis servers beside the first keep the locks (`--lock-url`); none: the first keeps them.
+    pub lock_servers: usize,
+    /// Whether each replica reaches Redis by a proxy of its own.
+    pub proxied: bool,
 }
 
 /// A running world. Dropping it kills the replicas, checks that no tool outlives them, and that the model was asked
@@ -80,7 +91,9 @@ pub struct WorldSpec {
 pub struct World {
     // Replicas go before what they talk to, so that no death looks like a fault.
     replicas: Vec<Replica>,
+    proxies: Vec<CuttingProxy>,
     redis: Option<RedisServer>,
+    lock_servers: Vec<RedisServer>,
     /// The model that the configuration names `fake/m`, and `fake/small` for titles.
     pub model: ScriptedModel,
     mode: Mode,
@@ -113,20 +126,37 @@ impl World {
             env.push(("OPENCODE_SERVER_PASSWORD".into(), password.clone()));
             headers.push(("authorization".to_string(), basic("opencode", password)));
         }
-        let mut replicas = Vec::new();
-        for name in ["A", "B", "C"].into_iter().take(mode.replicas()) {
+        let mut lock_servers = Vec::new();
+        if redis.is_some() {
+            for _ in 0..spec.lock_servers {
+                lock_servers.push(RedisServer::start().await);
+            }
+        }
+        let (mut replicas, mut proxies) = (Vec::new(), Vec::new());
+        for (number, name) in ["A", "B", "C"].into_iter().take(mode.replicas()).enumerate() {
+            let mut redis_url = redis.as_ref().map(RedisServer::url);
+            if let Some(redis) = redis.as_ref().filter(|_| spec.proxied) {
+                let proxy = CuttingProxy::start(redis.port());
+                redis_url = Some(format!("redis://127.0.0.1:{}", proxy.port()));
+                proxies.push(proxy);
+            }
+            let mut args = spec.args.clone();
+            args.extend(lock_servers.iter().flat_map(|server| ["--lock-url".to_owned(), server.url()]));
+            args.extend(spec.own_args.get(number).cloned().unwrap_or_default());
             let spec = ReplicaSpec {
                 name: name.into(),
-                redis_url: redis.as_ref().map(RedisServer::url),
+                redis_url,
                 data_dir: data.path().to_path_buf(),
                 directory: work.path().to_path_buf(),
-                args: spec.args.clone(),
+                args,
                 env: env.clone(),
+                failpoints: spec.failpoints,
+                wrapper: spec.wrappers.get(number).cloned().unwrap_or_default(),
             };
             replicas.push(Replica::start(spec).await);
         }
         let client = client(replicas.iter().map(Replica::url), &headers);
-        Self { replicas, redis, model, mode, client, headers, data, work }
+        Self { replicas, proxies, redis, lock_servers, model, mode, client, headers, data, work }
     }
 
     /// The mode.
@@ -171,6 +201,16 @@ impl World {
     /// In the embedded mode, which has none.
     pub fn redis(&mut self) -> &mut RedisServer {
         self.redis.as_mut().expect("this world has a Redis server")
+    }
+
+    /// The proxy between a replica and Redis, where the spec asks for them.
+    pub fn redis_proxy(&self, number: usize) -> &CuttingProxy {
+        &self.proxies[number]
+    }
+
+    /// A Redis server that keeps locks only, where the spec asks for them.
+    pub fn lock_server(&mut self, number: usize) -> &mut RedisServer {
+        &mut self.lock_servers[number]
     }
 
     /// The headers that the world's clients send (the password).
