@@ -1,4 +1,4 @@
-.PHONY: run test bench clean
+.PHONY: run test bench mutants clean
 
 # A local fleet on http://127.0.0.1:4096. More by ARGS: make run ARGS="--demo --replicas 5"
 run:
@@ -13,6 +13,12 @@ bench:
 	@scripts/install.sh redis-server git
 	cargo build --release --locked -p flotilla -p bench
 	@release=$${CARGO_TARGET_DIR:-target}/release; FLOTILLA_BIN=$$(realpath $$release/flotilla) $$release/flotilla-bench $(ARGS)
+
+# Puts each fault of tests/mutants into a copy of what is committed and shows that its test catches it. Some of them by
+# ARGS="name name".
+mutants:
+	@scripts/install.sh redis-server nginx git
+	cargo run -q --locked -p suite --bin mutants -- $(ARGS)
 
 clean:
 	cargo clean

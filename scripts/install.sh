@@ -38,7 +38,7 @@ if ! { "${as_root[@]}" "${apt[@]}" update &&
 fi
 
 for package in "${missing[@]}"; do
-    case $package in redis-server | nginx) ;; *) continue ;; esac
+    case $package in redis-server | nginx | haproxy) ;; *) continue ;; esac
     if [ -d /run/systemd/system ]; then
         "${as_root[@]}" systemctl disable --now --quiet "$package" || true
     else

@@ -1,1 +1,5 @@
-//! The HTTP suite lives in `tests/`; this library is empty.
+//! What the tests in `tests/` share.
+
+pub mod figures;
+pub mod load;
+pub mod mutants;

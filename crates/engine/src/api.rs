@@ -69,8 +69,17 @@ pub struct Prompt {
     pub parts: Vec<(Option<PartId>, PartKind)>,
     /// The hash of what was asked: the same id with another one is refused.
     pub body_hash: String,
-    /// The client's idempotency key, hashed together with the route: the same key twice is one prompt.
-    pub key: Option<String>,
+    /// The name of the request: sent twice, it is one prompt.
+    pub name: Option<RequestName>,
+}
+
+/// What a client, or a balancer in its place, calls a request that it may send again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestName {
+    /// Stands for the name itself: hex digits.
+    pub hash: String,
+    /// Stands for what is asked: the same name with another one is refused.
+    pub body_hash: String,
 }
 
 /// A prompt that is stored.

@@ -1,8 +1,9 @@
 //! Permissions and questions that runs wait for: a record in the store, answered from any replica.
 
-use crate::api::{EngineError, Scope};
+use crate::api::{EngineError, RequestName, Scope};
 use crate::commit::{Committer, Decision, Under, body};
 use crate::engine::{Engine, blocking};
+use crate::named::Acting;
 use crate::run::Run;
 use crate::step::Scene;
 use coordination::SessionKey;
@@ -273,11 +274,29 @@ impl Engine {
         id: &PermissionId,
         reply: Reply,
         message: Option<String>,
+        name: Option<&RequestName>,
     ) -> Result<(), EngineError> {
         let unknown = || EngineError::PermissionNotFound(id.to_string());
+        let about = async { self.session_of_ask(tenant, id.as_str()).await?.ok_or_else(unknown) };
+        self.once(tenant, name, about, |acting| self.reply_once(tenant, id, reply, message, acting)).await
+    }
+
+    /// The session whose run waits for this answer.
+    async fn session_of_ask(&self, tenant: &Tenant, id: &str) -> Result<Option<SessionId>, EngineError> {
         let asks = self.open_asks(tenant).await?;
-        let ask = asks.into_iter().find(|ask| ask.id() == id.as_str()).ok_or_else(unknown)?;
-        let key = SessionKey::new(tenant.clone(), ask.session().clone());
+        Ok(asks.into_iter().find(|ask| ask.id() == id).map(|ask| ask.session().clone()))
+    }
+
+    async fn reply_once(
+        &self,
+        tenant: &Tenant,
+        id: &PermissionId,
+        reply: Reply,
+        message: Option<String>,
+        acting: Acting,
+    ) -> Result<(), EngineError> {
+        let unknown = || EngineError::PermissionNotFound(id.to_string());
+        let key = SessionKey::new(tenant.clone(), acting.session);
         let project_lock = format!("approvals/{tenant}");
         let _approving = match reply {
             Reply::Always => Some(
@@ -292,11 +311,18 @@ impl Engine {
         };
         let wanted = id.to_string();
         let (_, (session, answered)) = self
-            .head_commit(&key, Committer::Request, move |_, at| {
+            .head_commit(&key, Committer::Request, move |head, at| {
                 let session = at.session()?;
                 let open = open_asks(at)?;
+                if !head.apply_once(acting.name.as_deref()) {
+                    // An earlier sending was the answer; its sender may not have lived to tell it.
+                    let asks = parse(at.store.asks(at.id)?);
+                    let asked = asks.iter().find(|ask| ask.id() == wanted).and_then(StoredAsk::permission);
+                    let answered = asked.map(|request| (true, request.clone(), reply)).into_iter().collect();
+                    return Ok(Decision::Leave((session, Some(answered))));
+                }
                 let Some(asked) = open.iter().find(|ask| ask.id() == wanted).and_then(StoredAsk::permission) else {
-                    return Ok(Decision::Leave((session, Vec::new())));
+                    return Ok(Decision::Leave((session, None)));
                 };
                 let mut writes = Vec::new();
                 let mut approved = approvals(at.store, &session.project_id)?;
@@ -327,12 +353,10 @@ impl Engine {
                 }
                 // The request itself is told first.
                 answered.sort_by_key(|(is_it, _, _)| !is_it);
-                Ok(Decision::Write(writes, (session, answered)))
+                Ok(Decision::Write(writes, (session, Some(answered))))
             })
             .await?;
-        if answered.is_empty() {
-            return Err(unknown());
-        }
+        let answered = answered.ok_or_else(unknown)?;
         let origin = self.origin(&key, &session, None);
         for (_, request, reply) in &answered {
             self.publish(&origin, wire::event::permission_replied(request, *reply), None).await;
@@ -349,26 +373,52 @@ impl Engine {
         tenant: &Tenant,
         id: &QuestionId,
         answers: Vec<Vec<String>>,
+        name: Option<&RequestName>,
     ) -> Result<(), EngineError> {
-        self.answer_question(tenant, id, Answer::Answers { answers }).await
+        self.answer_question(tenant, id, Answer::Answers { answers }, name).await
     }
 
     /// Dismisses questions.
     ///
     /// Errors: `QuestionNotFound` if they are unknown or were answered before.
-    pub async fn reject_question(&self, tenant: &Tenant, id: &QuestionId) -> Result<(), EngineError> {
-        self.answer_question(tenant, id, Answer::Dismissed).await
+    pub async fn reject_question(
+        &self,
+        tenant: &Tenant,
+        id: &QuestionId,
+        name: Option<&RequestName>,
+    ) -> Result<(), EngineError> {
+        self.answer_question(tenant, id, Answer::Dismissed, name).await
     }
 
-    async fn answer_question(&self, tenant: &Tenant, id: &QuestionId, answer: Answer) -> Result<(), EngineError> {
+    async fn answer_question(
+        &self,
+        tenant: &Tenant,
+        id: &QuestionId,
+        answer: Answer,
+        name: Option<&RequestName>,
+    ) -> Result<(), EngineError> {
         let unknown = || EngineError::QuestionNotFound(id.to_string());
-        let asks = self.open_asks(tenant).await?;
-        let ask = asks.into_iter().find(|ask| ask.id() == id.as_str()).ok_or_else(unknown)?;
-        let key = SessionKey::new(tenant.clone(), ask.session().clone());
+        let about = async { self.session_of_ask(tenant, id.as_str()).await?.ok_or_else(unknown) };
+        self.once(tenant, name, about, |acting| self.answer_once(tenant, id, answer, acting)).await
+    }
+
+    async fn answer_once(
+        &self,
+        tenant: &Tenant,
+        id: &QuestionId,
+        answer: Answer,
+        acting: Acting,
+    ) -> Result<(), EngineError> {
+        let key = SessionKey::new(tenant.clone(), acting.session);
         let (wanted, given) = (id.to_string(), answer.clone());
         let (_, (session, asked)) = self
-            .head_commit(&key, Committer::Request, move |_, at| {
+            .head_commit(&key, Committer::Request, move |head, at| {
                 let session = at.session()?;
+                if !head.apply_once(acting.name.as_deref()) {
+                    // An earlier sending was the answer; its sender may not have lived to tell it.
+                    let asked = parse(at.store.asks(at.id)?).into_iter().find(|ask| ask.id() == wanted);
+                    return Ok(Decision::Leave((session, asked)));
+                }
                 let Some(ask) = open_asks(at)?.into_iter().find(|ask| ask.id() == wanted) else {
                     return Ok(Decision::Leave((session, None)));
                 };
@@ -377,7 +427,9 @@ impl Engine {
                 Ok(Decision::Write(vec![write], (session, Some(ask))))
             })
             .await?;
-        let Some(StoredAsk { about: About::Question(request), .. }) = asked else { return Err(unknown()) };
+        let Some(StoredAsk { about: About::Question(request), .. }) = asked else {
+            return Err(EngineError::QuestionNotFound(id.to_string()));
+        };
         let happened = match &answer {
             Answer::Answers { answers } => wire::event::question_replied(&request, answers),
             _ => wire::event::question_rejected(&request),

@@ -11,6 +11,7 @@ mod engine;
 mod feed;
 mod fold;
 mod instances;
+mod named;
 mod prompt;
 mod publish;
 mod replica;

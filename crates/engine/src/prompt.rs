@@ -1,19 +1,18 @@
 //! Prompts: stored durably, answered by whoever runs; waiting for them; aborting them.
 
-use crate::api::{Accepted, EngineError, Prompt, Scope, TicketRef};
+use crate::api::{Accepted, EngineError, Prompt, RequestName, Scope, TicketRef};
 use crate::asks::found;
 use crate::commit::{Committer, Decision, body};
-use crate::engine::{Engine, blocking};
+use crate::engine::Engine;
+use crate::named::{Named, hash_of};
 use crate::run::{message_record, session_record};
 use coordination::SessionKey;
 use run_protocol::{Head, RecordVersion, Ticket, TicketAnswer, TicketKind};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::time::Duration;
 use storage::{Record, Write};
 use tokio::time::Instant;
 use tracing::Instrument;
-use wire::ids::{MessageId, SessionId};
+use wire::ids::{MessageId, PartId, SessionId};
 use wire::message::{Message, MessageError, MessageTime, MessageWithParts, UserMessage, UserModel};
 use wire::part::Part;
 use wire::session::{Session, SessionModel, SessionStatus};
@@ -25,26 +24,6 @@ const ABORT_PATIENCE: Duration = Duration::from_secs(10);
 const TELLING: Duration = Duration::from_millis(500);
 /// How often a waiter looks at the store by itself.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// What a client's own name of a prompt stands for.
-#[derive(Serialize, Deserialize)]
-struct Named {
-    session: SessionId,
-    message: MessageId,
-    /// Set for idempotency keys; a message id's is in its ticket.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    body_hash: Option<String>,
-}
-
-/// A name that is safe in a path.
-fn hash_of(words: &[&str]) -> String {
-    let mut hash = Sha256::new();
-    for word in words {
-        hash.update((word.len() as u64).to_le_bytes());
-        hash.update(word);
-    }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
 
 /// What the commit of a prompt found.
 enum Stored {
@@ -73,12 +52,12 @@ impl Engine {
         let mut model = self.choose_model(&instance, &agent, &session, &prompt)?;
         model.variant = prompt.variant.clone().or(model.variant);
         let key = SessionKey::new(tenant.clone(), id.clone());
-        let message_id = self.name(&key, &prompt).await?;
-        let parts: Vec<Part> = prompt
-            .parts
-            .iter()
-            .map(|(own, kind)| Part {
-                id: own.clone().unwrap_or_else(|| self.0.ids.part()),
+        let (message_id, part_ids) = self.name(&key, &prompt).await?;
+        let parts: Vec<Part> = part_ids
+            .into_iter()
+            .zip(&prompt.parts)
+            .map(|(part, (_, kind))| Part {
+                id: part,
                 session_id: id.clone(),
                 message_id: message_id.clone(),
                 kind: kind.clone(),
@@ -161,30 +140,34 @@ impl Engine {
             .ok_or_else(|| EngineError::Unknown("No model provider is configured.".into()))
     }
 
-    /// The message id of a prompt: the client's own, the one that its idempotency key stands for, or a new one. A name that
+    /// The ids of a prompt's message and parts: the client's own, those that its name stands for, or new ones. A name that
     /// a client gave is reserved for this session before anything else is written.
-    async fn name(&self, key: &SessionKey, prompt: &Prompt) -> Result<MessageId, EngineError> {
-        let proposed = prompt.message_id.clone().unwrap_or_else(|| self.0.ids.message());
-        let hash = match (&prompt.key, &prompt.message_id) {
-            (Some(hash), _) => hash.clone(),
+    async fn name(&self, key: &SessionKey, prompt: &Prompt) -> Result<(MessageId, Vec<PartId>), EngineError> {
+        let message = prompt.message_id.clone().unwrap_or_else(|| self.0.ids.message());
+        let parts: Vec<PartId> =
+            prompt.parts.iter().map(|(own, _)| own.clone().unwrap_or_else(|| self.0.ids.part())).collect();
+        let hash = match (&prompt.name, &prompt.message_id) {
+            (Some(name), _) => name.hash.clone(),
             (None, Some(id)) => hash_of(&["message", id.as_str()]),
-            (None, None) => return Ok(proposed),
+            (None, None) => return Ok((message, parts)),
         };
         let own = Named {
             session: key.session.clone(),
-            message: proposed,
-            body_hash: prompt.key.is_some().then(|| prompt.body_hash.clone()),
+            message: Some(message),
+            parts,
+            by: self.0.ids.bits(),
+            body_hash: prompt.name.as_ref().map(|name| name.body_hash.clone()),
         };
-        let (store, bytes) = (self.tenant_store(&key.tenant), body(&own)?);
-        let there = blocking(move || Ok(store.put_if_absent(&Record::Key { hash }, &bytes)?)).await?;
-        let there: Named = serde_json::from_slice(&there).map_err(|error| EngineError::Store(error.to_string()))?;
-        if there.body_hash != own.body_hash {
-            Err(EngineError::KeyReused)
-        } else if there.session != own.session {
-            Err(EngineError::Conflict(format!("The message id {} belongs to another session", there.message)))
-        } else {
-            Ok(there.message)
+        let there = self.claim_name(&key.tenant, &hash, &own).await?;
+        let Some(message) = there.message.filter(|_| there.body_hash == own.body_hash) else {
+            return Err(EngineError::KeyReused);
+        };
+        if there.session != own.session {
+            return Err(EngineError::Conflict(format!("The message id {message} belongs to another session")));
         }
+        // Another number of parts is another body, which the ticket tells; until then they get ids of their own.
+        let parts = if there.parts.len() == own.parts.len() { there.parts } else { own.parts };
+        Ok((message, parts))
     }
 
     async fn store_prompt(
@@ -342,13 +325,30 @@ impl Engine {
     /// Stops what runs and waits in a session, wherever it is. True when it is settled, or after a limit.
     ///
     /// An idle or unknown session only gets the idle events.
-    pub async fn abort(&self, tenant: &Tenant, id: &SessionId) -> Result<bool, EngineError> {
+    pub async fn abort(
+        &self,
+        tenant: &Tenant,
+        id: &SessionId,
+        name: Option<&RequestName>,
+    ) -> Result<bool, EngineError> {
+        let about = async { Ok(id.clone()) };
+        self.once(tenant, name, about, |acting| self.abort_once(tenant, id, acting.name)).await
+    }
+
+    async fn abort_once(&self, tenant: &Tenant, id: &SessionId, name: Option<String>) -> Result<bool, EngineError> {
         let key = SessionKey::new(tenant.clone(), id.clone());
         let committer = if self.0.runs.is_here(&key) { Committer::Neighbour } else { Committer::Request };
         let stopped = self
-            .head_commit(&key, committer, |head, _| {
+            .head_commit(&key, committer, move |head, _| {
+                if !head.apply_once(name.as_deref()) {
+                    // Sent again: what was asked after it is not meant.
+                    let upto = head.stopped;
+                    return Ok(Decision::Leave((head.settled < upto).then_some(upto)));
+                }
                 Ok(match head.stop() {
                     Some(upto) => Decision::Write(Vec::new(), Some(upto)),
+                    // Noted though nothing is open: the same request may not stop what is asked next.
+                    None if name.is_some() => Decision::Write(Vec::new(), None),
                     None => Decision::Leave(None),
                 })
             })

@@ -1,9 +1,10 @@
 //! Sessions: made, read, listed, changed, deleted.
 
-use crate::api::{EngineError, NewSession, Scope, SessionPatch, SessionQuery};
+use crate::api::{EngineError, NewSession, RequestName, Scope, SessionPatch, SessionQuery};
 use crate::asks::found;
 use crate::commit::{Committer, Decision, body};
 use crate::engine::{Engine, blocking};
+use crate::named::Acting;
 use crate::run::session_record;
 use coordination::SessionKey;
 use run_protocol::{Head, HeadState, RecordVersion};
@@ -24,13 +25,25 @@ const LISTED: usize = 100;
 
 impl Engine {
     /// Makes a session in a directory.
-    pub async fn create_session(&self, scope: &Scope, new: NewSession) -> Result<Session, EngineError> {
+    pub async fn create_session(
+        &self,
+        scope: &Scope,
+        new: NewSession,
+        name: Option<&RequestName>,
+    ) -> Result<Session, EngineError> {
+        let about = async {
+            if let Some(parent) = &new.parent_id {
+                self.session(&scope.tenant, parent).await?;
+            }
+            Ok(self.0.ids.session())
+        };
+        self.once(&scope.tenant, name, about, |acting| self.make_session(scope, new.clone(), acting)).await
+    }
+
+    async fn make_session(&self, scope: &Scope, new: NewSession, acting: Acting) -> Result<Session, EngineError> {
         let instance = self.instance(scope).await?;
-        if let Some(parent) = &new.parent_id {
-            self.session(&scope.tenant, parent).await?;
-        }
         let now = self.now_ms();
-        let id = self.0.ids.session();
+        let id = acting.session;
         let path = scope.directory.strip_prefix(&instance.worktree).map(|path| path.to_string_lossy().into_owned());
         let session = Session {
             slug: slug(self.0.ids.bits()),
@@ -54,11 +67,15 @@ impl Engine {
             id,
         };
         let (store, stored) = (self.tenant_store(&scope.tenant), session.clone());
-        blocking(move || {
+        let made = blocking(move || {
             let head = Head::new(stored.project_id.clone());
-            store.create_session(&stored, head).map_err(EngineError::from)
-        })
-        .await?;
+            match store.create_session(&stored, head) {
+                // Made by an earlier sending of the same request.
+                Err(StoreError::Exists) => Ok(Some(store.session(&stored.id)?)),
+                made => Ok(made.map(|()| None)?),
+            }
+        });
+        let session = made.await?.unwrap_or(session);
         let key = SessionKey::new(scope.tenant.clone(), session.id.clone());
         self.publish(&self.origin(&key, &session, None), wire::event::session_created(&session), None).await;
         Ok(session)
@@ -106,12 +123,27 @@ impl Engine {
         tenant: &Tenant,
         id: &SessionId,
         patch: SessionPatch,
+        name: Option<&RequestName>,
     ) -> Result<Session, EngineError> {
+        let about = async { Ok(self.session(tenant, id).await?.id) };
+        self.once(tenant, name, about, |acting| self.change_session(tenant, patch, acting)).await
+    }
+
+    async fn change_session(
+        &self,
+        tenant: &Tenant,
+        patch: SessionPatch,
+        acting: Acting,
+    ) -> Result<Session, EngineError> {
+        let Acting { session: id, name, .. } = acting;
         let key = SessionKey::new(tenant.clone(), id.clone());
         let now = self.now_ms();
         let (head, (session, changed)) = self
-            .head_commit(&key, Committer::Request, move |_, at| {
+            .head_commit(&key, Committer::Request, move |head, at| {
                 let mut session = at.session()?;
+                if !head.apply_once(name.as_deref()) {
+                    return Ok(Decision::Leave((session, false)));
+                }
                 let before = session.clone();
                 if let Some(title) = &patch.title {
                     session.title = title.clone();
@@ -230,7 +262,24 @@ impl Engine {
     }
 
     /// Deletes a session and its children: what runs is stopped, nothing comes back.
-    pub async fn delete_session(&self, tenant: &Tenant, id: &SessionId) -> Result<(), EngineError> {
+    pub async fn delete_session(
+        &self,
+        tenant: &Tenant,
+        id: &SessionId,
+        name: Option<&RequestName>,
+    ) -> Result<(), EngineError> {
+        let about = async { Ok(self.session(tenant, id).await?.id) };
+        self.once(tenant, name, about, |acting| async move {
+            match self.delete_once(tenant, &acting.session).await {
+                // An earlier sending has begun it; whatever is left of it is somebody's, too.
+                Err(EngineError::SessionNotFound(_)) if acting.is_again => Ok(()),
+                other => other,
+            }
+        })
+        .await
+    }
+
+    async fn delete_once(&self, tenant: &Tenant, id: &SessionId) -> Result<(), EngineError> {
         let session = self.session(tenant, id).await?;
         let key = SessionKey::new(tenant.clone(), id.clone());
         self.head_commit(&key, Committer::Request, |head, at| {
@@ -273,7 +322,7 @@ impl Engine {
         let (store, id) = (self.tenant_store(&key.tenant), key.session.clone());
         let children = blocking(move || store.children(&id).map_err(EngineError::from)).await?;
         for child in children {
-            match Box::pin(self.delete_session(&key.tenant, &child.id)).await {
+            match Box::pin(self.delete_once(&key.tenant, &child.id)).await {
                 Ok(()) | Err(EngineError::SessionNotFound(_)) => {}
                 Err(error) => return Err(error),
             }

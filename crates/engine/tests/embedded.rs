@@ -70,7 +70,7 @@ async fn a_prompt_is_answered_and_its_events_are_in_order() {
     let engine = engine(root.path()).await;
     let scope = Scope { tenant: Tenant::default(), directory: root.path().into() };
     let mut events = engine.follow(&scope.tenant, From::Now).await.unwrap();
-    let session = engine.create_session(&scope, NewSession::default()).await.unwrap();
+    let session = engine.create_session(&scope, NewSession::default(), None).await.unwrap();
     let Accepted::Ticket(ticket) = engine.prompt(&scope.tenant, &session.id, text("hello there")).await.unwrap() else {
         panic!("a prompt takes a ticket")
     };

@@ -54,6 +54,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         surroundings,
         heartbeat: HEARTBEAT,
         limits: server::Limits::default(),
+        answer_keepalive: settings.answer_keepalive,
+        trust_request_id: settings.trust_request_id,
         entropy,
         drain: drain.clone(),
         tenant: Tenant::default(),

@@ -32,6 +32,10 @@ pub struct Head {
     /// after half of it landed adds nothing twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spent: Option<Spent>,
+    /// The names of the newest requests that changed something in this session, oldest first: sent again, they change
+    /// nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub applied: Vec<String>,
     /// Fields that a later version added.
     #[serde(flatten)]
     pub extra: serde_json::Map<String, Value>,
@@ -88,6 +92,7 @@ impl Head {
             state: HeadState::Live,
             endings: Vec::new(),
             spent: None,
+            applied: Vec::new(),
             extra: serde_json::Map::new(),
         }
     }
@@ -140,6 +145,19 @@ impl Head {
         self.tries = 0;
     }
 
+    /// Notes that the request of this name takes effect with this commit. False if it did before. A request without a name
+    /// always does.
+    pub fn apply_once(&mut self, name: Option<&str>) -> bool {
+        let Some(name) = name else { return true };
+        if self.applied.iter().any(|applied| applied == name) {
+            return false;
+        }
+        self.applied.push(name.to_owned());
+        let surplus = self.applied.len().saturating_sub(KEPT_NAMES);
+        self.applied.drain(..surplus);
+        true
+    }
+
     /// How the run ended that settled this ticket; none if it is open, or if that was too long ago.
     pub fn ending(&self, ticket: u64) -> Option<&TicketAnswer> {
         self.endings.iter().find(|ended| ended.upto >= ticket).map(|ended| &ended.answer)
@@ -148,6 +166,9 @@ impl Head {
 
 /// A caller waits for its ticket from the moment it is given out, so only the newest endings are asked for.
 const KEPT_ENDINGS: usize = 32;
+
+/// A request is sent again within moments, and its outcome is then recorded by itself: only the newest names are asked for.
+const KEPT_NAMES: usize = 32;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -208,6 +229,17 @@ mod tests {
         assert_eq!(head.reserve_time(100), 100);
         assert_eq!(head.reserve_time(50), 101);
         assert_eq!(head.reserve_time(500), 500);
+    }
+
+    #[test]
+    fn a_named_request_takes_effect_once() {
+        let mut head = Head::new("p");
+        assert!(head.apply_once(None) && head.apply_once(None));
+        assert!(head.apply_once(Some("a")));
+        assert!(!head.apply_once(Some("a")));
+        assert!((0..KEPT_NAMES).all(|number| head.apply_once(Some(&number.to_string()))));
+        assert_eq!(head.applied.len(), KEPT_NAMES);
+        assert_eq!(head.applied.last().map(String::as_str), Some("31"));
     }
 
     #[test]

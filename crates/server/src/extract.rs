@@ -2,14 +2,15 @@
 
 use crate::Shared;
 use crate::errors::{Error, Kind};
+use crate::hash::hash;
 use crate::query;
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use bytes::{Bytes, BytesMut};
-use engine::Scope;
+use engine::{RequestName, Scope};
 use http::{HeaderMap, HeaderValue, Uri, header, request::Parts};
 use http_body_util::BodyExt;
 use percent_encoding::percent_decode_str;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use wire::ids::{InvalidId, MessageId, PermissionId, QuestionId, SessionId};
@@ -128,21 +129,50 @@ impl<T: PathId + Send> FromRequestParts<Shared> for Id<T> {
 /// The longest idempotency key.
 const LONGEST_KEY: usize = 255;
 
-/// The client's own name for a request that it may send again.
-pub(crate) struct IdempotencyKey(pub Option<String>);
+/// How a request is called that may be sent again: by its client, or by the balancer before this replica.
+pub(crate) struct Name {
+    route: String,
+    name: Option<Given>,
+}
 
-impl FromRequestParts<Shared> for IdempotencyKey {
+/// Who gave the name.
+enum Given {
+    /// A client: it means one request by it, whatever it says.
+    Key(String),
+    /// A balancer: an id for each request. Should one come twice, the body tells them apart.
+    Id(String),
+}
+
+impl Name {
+    /// The name, with what is asked under it.
+    pub(crate) fn of(self, body: Option<&Value>) -> Option<RequestName> {
+        let body_hash = body.map(hash).unwrap_or_default();
+        let words = match self.name? {
+            Given::Key(key) => json!(["key", self.route, key]),
+            Given::Id(id) => json!(["id", self.route, id, body_hash]),
+        };
+        Some(RequestName { hash: hash(&words), body_hash })
+    }
+}
+
+impl FromRequestParts<Shared> for Name {
     type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Error> {
-        let Some(key) = parts.headers.get("idempotency-key") else { return Ok(Self(None)) };
-        match key.to_str() {
-            Ok(key) if (1..=LONGEST_KEY).contains(&key.len()) => Ok(Self(Some(key.to_owned()))),
-            _ => {
+    async fn from_request_parts(parts: &mut Parts, server: &Shared) -> Result<Self, Error> {
+        // The two routes of a prompt differ in how they answer, not in what they do.
+        let path = parts.uri.path().trim_end_matches("/prompt_async").trim_end_matches("/message");
+        let query = parts.uri.query().unwrap_or_default();
+        let route = format!("{} {path}?{query}", parts.method);
+        let key = match parts.headers.get("idempotency-key").map(HeaderValue::to_str) {
+            None => None,
+            Some(Ok(key)) if (1..=LONGEST_KEY).contains(&key.len()) => Some(Given::Key(key.to_owned())),
+            Some(_) => {
                 let message = format!("An Idempotency-Key has 1 to {LONGEST_KEY} visible characters");
-                Err(Error::Invalid { kind: Kind::Params, message })
+                return Err(Error::Invalid { kind: Kind::Params, message });
             }
-        }
+        };
+        let id = || crate::log::given_id(&parts.headers).filter(|_| server.app.trust_request_id).map(Given::Id);
+        Ok(Self { route, name: key.or_else(id) })
     }
 }
 

@@ -8,6 +8,7 @@ mod cors;
 mod decode;
 mod errors;
 mod extract;
+mod hash;
 mod health;
 mod limits;
 mod log;
@@ -56,6 +57,12 @@ pub struct App {
     pub heartbeat: Duration,
     /// How much is taken of anything.
     pub limits: Limits,
+    /// Whether `X-Request-ID` comes from a balancer that gives each request one of its own, and sends a request again under
+    /// the same one.
+    pub trust_request_id: bool,
+    /// How long a prompt's answer may be silent before white space tells the balancer that it is still coming. From then on
+    /// the death of this replica is the client's to notice.
+    pub answer_keepalive: Duration,
     /// Where request ids and error references come from.
     pub entropy: Arc<dyn Entropy>,
     /// Cancelled when the drain begins: event streams are cut, `/readyz` says no, answers close their connections.

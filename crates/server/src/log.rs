@@ -23,7 +23,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const UNMATCHED: &str = "unmatched";
 
 /// The caller's id, if it is one: it goes into logs and back.
-fn given_id(headers: &HeaderMap) -> Option<String> {
+pub(crate) fn given_id(headers: &HeaderMap) -> Option<String> {
     let id = headers.get(REQUEST_ID)?.to_str().ok()?;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     ((1..=128).contains(&id.len()) && id.bytes().all(plain)).then(|| id.to_owned())

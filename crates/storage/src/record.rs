@@ -57,9 +57,14 @@ pub enum Record {
         /// The project.
         project: String,
     },
-    /// What a request with an idempotency key came to.
+    /// What the name of a request stands for.
     Key {
-        /// The hash that stands for tenant, request and key: at least two hex digits.
+        /// The hash that stands for the name: at least two hex digits.
+        hash: String,
+    },
+    /// What a request with a name was answered.
+    Answer {
+        /// The hash that stands for the name.
         hash: String,
     },
 }
@@ -96,9 +101,10 @@ impl Record {
             Self::Ticket { session, message } => format!("flotilla/ticket/{session}/{message}.json"),
             Self::Ask { session, id } => format!("flotilla/ask/{session}/{}.json", name(id)?),
             Self::Approvals { project } => format!("flotilla/approvals/{}.json", name(project)?),
-            Self::Key { hash } => {
+            Self::Key { hash } | Self::Answer { hash } => {
                 let hash = name(hash)?;
-                format!("flotilla/key/{}/{hash}.json", &hash[..hash.len().min(2)])
+                let what = if matches!(self, Self::Key { .. }) { "" } else { ".answer" };
+                format!("flotilla/key/{}/{hash}{what}.json", &hash[..hash.len().min(2)])
             }
         };
         Ok(root.join(tail))

@@ -13,6 +13,7 @@
 pub mod client;
 pub mod events;
 pub mod failpoint;
+pub mod haproxy;
 pub mod install;
 pub mod leftovers;
 pub mod model;

@@ -10,7 +10,7 @@ use crate::install::repository;
 use crate::polling::{eventually, free_port};
 use crate::process::{Launch, Process};
 
-/// How long nginx may take until it accepts connections.
+/// How long a balancer may take until it accepts connections.
 const START_BOUND: Duration = Duration::from_secs(10);
 
 /// A running nginx that takes turns among replicas.
@@ -81,10 +81,10 @@ fn launch(port: u16, prefix: &TempDir) -> Process {
         .start()
 }
 
-/// Waits for the first connection; false if nginx ended first.
-async fn accepts(port: u16, process: &mut Process) -> bool {
+/// Waits for the first connection; false if the balancer ended first.
+pub(crate) async fn accepts(port: u16, process: &mut Process) -> bool {
     let process = std::sync::Mutex::new(process);
-    eventually(START_BOUND, "nginx to accept connections", || async {
+    eventually(START_BOUND, "the balancer to accept connections", || async {
         if process.lock().unwrap().exit_status().is_some() {
             return Some(false);
         }

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use crate::client::{Client, basic, encoded};
 use crate::events::EventReader;
+use crate::haproxy::Haproxy;
 use crate::leftovers::{processes_in, still_in};
 use crate::model::ScriptedModel;
 use crate::nginx::Nginx;
@@ -140,7 +141,9 @@ impl World {
                 redis_url = Some(format!("redis://127.0.0.1:{}", proxy.port()));
                 proxies.push(proxy);
             }
-            let mut args = spec.args.clone();
+            // As behind the balancer, which is nginx in some tests.
+            let mut args = vec!["--trust-request-id".to_owned()];
+            args.extend(spec.args.iter().cloned());
             args.extend(lock_servers.iter().flat_map(|server| ["--lock-url".to_owned(), server.url()]));
             args.extend(spec.own_args.get(number).cloned().unwrap_or_default());
             let spec = ReplicaSpec {
@@ -193,6 +196,11 @@ impl World {
     /// Starts nginx in front of the replicas, with the configuration that deployments use.
     pub async fn nginx(&self) -> Nginx {
         Nginx::start(self.replicas.iter().map(Replica::port)).await
+    }
+
+    /// Starts HAProxy in front of the replicas, with the configuration that deployments use.
+    pub async fn haproxy(&self) -> Haproxy {
+        Haproxy::start(self.replicas.iter().map(Replica::port)).await
     }
 
     /// The Redis server.

@@ -56,6 +56,10 @@ pub struct Settings {
     pub drain_notice: Duration,
     /// How long a stopping replica waits for its runs to reach their next step.
     pub drain_deadline: Duration,
+    /// Whether `X-Request-ID` names a request that the balancer may send again.
+    pub trust_request_id: bool,
+    /// How long a prompt's answer may be silent before white space is sent.
+    pub answer_keepalive: Duration,
     /// Web origins whose pages may call this server.
     pub cors: Vec<String>,
     /// The form of log lines.
@@ -107,6 +111,8 @@ impl Settings {
             tick: parse::duration(&get("tick"))?,
             drain_notice: parse::duration(&get("drain-notice"))?,
             drain_deadline: parse::duration(&get("drain-deadline"))?,
+            trust_request_id: parse::switch(&get("trust-request-id"))?,
+            answer_keepalive: parse::duration(&get("answer-keepalive"))?,
             cors: parse::origins(&get("cors"))?,
             log_format: parse::choice(&get("log-format"), &Format::NAMES)?,
             log_level: parse::choice(&get("log-level"), &Level::NAMES)?,
@@ -124,6 +130,9 @@ impl Settings {
         let wrong = |name, reason| Err(SettingError::new(sources.get(name).origin, reason));
         if self.tick.is_zero() || self.tick * 3 > self.lease_ttl {
             return wrong("tick", "must be more than 0 and at most a third of --lease-ttl");
+        }
+        if self.answer_keepalive.is_zero() {
+            return wrong("answer-keepalive", "must be more than 0");
         }
         if self.redis_url.is_none() && !self.lock_urls.is_empty() {
             return wrong("lock-url", "is of no use without --redis-url");

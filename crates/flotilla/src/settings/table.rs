@@ -201,7 +201,7 @@ pub const TABLE: &[Row] = &[
     Row {
         name: "drain-notice",
         value: "TIME",
-        fallback: Fallback::Fixed("0s"),
+        fallback: Fallback::Fixed("2s"),
         help: "How long a stopping replica says so on /readyz before it begins to stop",
         ..ROW
     },
@@ -210,6 +210,20 @@ pub const TABLE: &[Row] = &[
         value: "TIME",
         fallback: Fallback::Fixed("15s"),
         help: "How long a stopping replica waits for its runs to reach their next step",
+        ..ROW
+    },
+    Row {
+        name: "trust-request-id",
+        kind: Kind::Switch,
+        fallback: Fallback::Fixed("false"),
+        help: "X-Request-ID is the balancer's own and the same when it sends a request again: then it acts once",
+        ..ROW
+    },
+    Row {
+        name: "answer-keepalive",
+        value: "TIME",
+        fallback: Fallback::Fixed("45s"),
+        help: "How long an answer may be silent before white space keeps its connection alive",
         ..ROW
     },
     Row {

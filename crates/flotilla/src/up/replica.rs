@@ -16,7 +16,9 @@ const MARGIN: Duration = Duration::from_secs(5);
 pub fn program(number: usize, port: u16, redis: &Redis, settings: &FleetSettings) -> std::io::Result<Program> {
     let each = &settings.each;
     let mut args: Vec<OsString> =
-        ["serve", "--hostname", "127.0.0.1", "--drain-notice", "0s", "--port"].map(Into::into).into();
+        ["serve", "--hostname", "127.0.0.1", "--drain-notice", "0s", "--trust-request-id", "--port"]
+            .map(Into::into)
+            .into();
     args.push(port.to_string().into());
     args.extend(["--data-dir".into(), each.data_dir.clone().into()]);
     args.extend(["--directory".into(), each.directory.clone().into()]);

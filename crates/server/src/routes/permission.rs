@@ -3,7 +3,7 @@
 use crate::Shared;
 use crate::decode::Node;
 use crate::errors::Error;
-use crate::extract::{Id, Payload, Scoped};
+use crate::extract::{Id, Name, Payload, Scoped};
 use axum::Json;
 use axum::extract::State;
 use wire::ids::{PermissionId, SessionId};
@@ -21,13 +21,15 @@ pub(crate) async fn list(
 pub(crate) async fn reply(
     State(server): State<Shared>,
     Id(id): Id<PermissionId>,
+    name: Name,
     Payload(body): Payload,
 ) -> Result<Json<bool>, Error> {
+    let name = name.of(body.as_ref());
     let body = Node::root(body.as_ref());
     body.object()?;
     let reply = body.field("reply").word(&REPLIES)?;
     let message = body.field("message").maybe_string()?;
-    server.app.engine.reply_permission(&server.app.tenant, &id, reply, message).await?;
+    server.app.engine.reply_permission(&server.app.tenant, &id, reply, message, name.as_ref()).await?;
     Ok(Json(true))
 }
 
@@ -36,11 +38,13 @@ pub(crate) async fn respond(
     State(server): State<Shared>,
     Id(_): Id<SessionId>,
     Id(id): Id<PermissionId>,
+    name: Name,
     Payload(body): Payload,
 ) -> Result<Json<bool>, Error> {
+    let name = name.of(body.as_ref());
     let body = Node::root(body.as_ref());
     body.object()?;
     let reply = body.field("response").word(&REPLIES)?;
-    server.app.engine.reply_permission(&server.app.tenant, &id, reply, None).await?;
+    server.app.engine.reply_permission(&server.app.tenant, &id, reply, None, name.as_ref()).await?;
     Ok(Json(true))
 }

@@ -3,18 +3,20 @@
 use crate::Shared;
 use crate::decode::Node;
 use crate::errors::Error;
-use crate::extract::{Id, IdempotencyKey, Payload};
+use crate::extract::{Id, Name, Payload};
 use crate::limits::Uncompressed;
 use axum::Json;
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use engine::{Accepted, EngineError, Prompt};
-use http::StatusCode;
+use futures_util::{StreamExt, stream};
+use http::{StatusCode, header};
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
-use std::fmt::Write;
+use std::time::Duration;
 use wire::ids::{PartId, SessionId};
-use wire::message::UserModel;
+use wire::message::{MessageWithParts, UserModel};
 use wire::part::PartKind;
 
 /// The types of parts that a prompt may have, as an error names them.
@@ -25,28 +27,56 @@ const PART_TYPES: &str = "{ readonly \"type\": \"text\", ... } | { readonly \"ty
 pub(crate) async fn send(
     State(server): State<Shared>,
     Id(id): Id<SessionId>,
-    IdempotencyKey(key): IdempotencyKey,
+    name: Name,
     Payload(body): Payload,
 ) -> Result<Response, Error> {
-    let prompt = keyed(decode(body, server.app.limits.parts)?, &id, key);
+    let name = name.of(body.as_ref());
+    let prompt = Prompt { name, ..decode(body, server.app.limits.parts)? };
     let engine = &server.app.engine;
-    let message = match engine.prompt(&server.app.tenant, &id, prompt).await? {
-        Accepted::Stored(message) => *message,
-        Accepted::Ticket(ticket) => engine.wait(&ticket).await?,
+    let mut response = match engine.prompt(&server.app.tenant, &id, prompt).await? {
+        Accepted::Stored(message) => Json(*message).into_response(),
+        Accepted::Ticket(ticket) => {
+            let engine = engine.clone();
+            let mut answer = Box::pin(async move { engine.wait(&ticket).await });
+            let silence = server.app.answer_keepalive;
+            match tokio::time::timeout(silence, &mut answer).await {
+                Ok(message) => Json(message?).into_response(),
+                Err(_) => kept_alive(answer, silence),
+            }
+        }
     };
-    let mut response = Json(message).into_response();
     response.extensions_mut().insert(Uncompressed);
     Ok(response)
+}
+
+/// An answer that is long in coming: white space before it tells everybody on the way that it is. What fails now cuts the
+/// connection, as the status is out.
+fn kept_alive(
+    answer: impl Future<Output = Result<MessageWithParts, EngineError>> + Send + Unpin + 'static,
+    silence: Duration,
+) -> Response {
+    let body = stream::unfold(Some(answer), move |waiting| async move {
+        let mut answer = waiting?;
+        Some(match tokio::time::timeout(silence, &mut answer).await {
+            Ok(Ok(message)) => (serde_json::to_vec(&message).map(Bytes::from).map_err(axum::Error::new), None),
+            Ok(Err(error)) => (Err(axum::Error::new(error)), None),
+            Err(_) => (Ok(Bytes::from_static(b" ")), Some(answer)),
+        })
+    });
+    // The first goes out at once: it has been silent for long enough.
+    let body = stream::once(async { Ok(Bytes::from_static(b" ")) }).chain(body);
+    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
 }
 
 /// Stores a prompt; who wants the answer follows the events.
 pub(crate) async fn send_async(
     State(server): State<Shared>,
     Id(id): Id<SessionId>,
-    IdempotencyKey(key): IdempotencyKey,
+    name: Name,
     Payload(body): Payload,
 ) -> Result<StatusCode, Error> {
-    let prompt = keyed(decode(body, server.app.limits.parts)?, &id, key);
+    let name = name.of(body.as_ref());
+    let prompt = Prompt { name, ..decode(body, server.app.limits.parts)? };
     match server.app.engine.prompt(&server.app.tenant, &id, prompt).await {
         // What no step can begin with is told by the events alone, as what fails later is.
         Err(EngineError::Unknown(reason)) => tracing::warn!(session = %id, reason, "a prompt was not taken"),
@@ -55,14 +85,8 @@ pub(crate) async fn send_async(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Names the prompt by the client's idempotency key, which counts for one session only.
-fn keyed(prompt: Prompt, session: &SessionId, key: Option<String>) -> Prompt {
-    let key = key.map(|key| hash(&json!(["prompt", session.as_str(), key])));
-    Prompt { key, ..prompt }
-}
-
 fn decode(body: Option<Value>, most_parts: usize) -> Result<Prompt, Error> {
-    let body_hash = body.as_ref().map(hash).unwrap_or_default();
+    let body_hash = body.as_ref().map(crate::hash::hash).unwrap_or_default();
     let root = Node::root(body.as_ref());
     root.object()?;
     let parts = root.field("parts");
@@ -85,7 +109,7 @@ fn decode(body: Option<Value>, most_parts: usize) -> Result<Prompt, Error> {
         tools: tools(&root.field("tools"))?,
         parts,
         body_hash,
-        key: None,
+        name: None,
     })
 }
 
@@ -151,48 +175,6 @@ fn part(part: &Node<'_>) -> Result<(Option<PartId>, PartKind), Error> {
         Ok(kind) => Ok((id, kind)),
         Err(_) => Err(part.error(format!("Expected a part of type \"{kind}\""))),
     }
-}
-
-/// Says what was asked, whatever order the fields came in. The message's id stands for it and is no part of it.
-fn hash(body: &Value) -> String {
-    let mut hash = Sha256::new();
-    match body {
-        Value::Object(fields) => hash_fields(&mut hash, fields, Some("messageID")),
-        other => hash_value(&mut hash, other),
-    }
-    hash.finalize().iter().fold(String::with_capacity(64), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn hash_value(hash: &mut Sha256, value: &Value) {
-    match value {
-        Value::Object(fields) => hash_fields(hash, fields, None),
-        Value::Array(values) => {
-            hash.update("[");
-            for value in values {
-                hash_value(hash, value);
-                hash.update(",");
-            }
-            hash.update("]");
-        }
-        scalar => hash.update(scalar.to_string()),
-    }
-}
-
-fn hash_fields(hash: &mut Sha256, fields: &Map<String, Value>, without: Option<&str>) {
-    let mut names: Vec<&String> = fields.keys().filter(|name| Some(name.as_str()) != without).collect();
-    names.sort();
-    hash.update("{");
-    for name in names {
-        hash.update(json!(name).to_string());
-        hash.update(":");
-        hash_value(hash, &fields[name]);
-        hash.update(",");
-    }
-    hash.update("}");
 }
 
 #[cfg(test)]
@@ -269,16 +251,5 @@ mod tests {
     fn what_is_not_served_yet_is_said() {
         assert!(refused(json!({ "parts": [{ "type": "subtask" }] })).contains("not served yet"));
         assert!(refused(json!({ "parts": [], "format": { "type": "json_schema" } })).contains("not served yet"));
-    }
-
-    #[test]
-    fn the_hash_is_of_what_was_asked() {
-        let one = json!({ "messageID": "msg_a", "parts": [{ "type": "text", "text": "x" }], "agent": "a" });
-        let same = json!({ "agent": "a", "parts": [{ "text": "x", "type": "text" }], "messageID": "msg_b" });
-        let other = json!({ "messageID": "msg_a", "parts": [{ "type": "text", "text": "y" }], "agent": "a" });
-        assert_eq!(hash(&one), hash(&same));
-        assert_ne!(hash(&one), hash(&other));
-        assert_eq!(hash(&one).len(), 64);
-        assert_ne!(hash(&json!([["a"], "b"])), hash(&json!(["a", ["b"]])));
     }
 }

@@ -3,7 +3,7 @@
 use crate::Shared;
 use crate::decode::Node;
 use crate::errors::{Error, Kind};
-use crate::extract::{Id, LoosePayload, Payload, Scoped, asked_directory};
+use crate::extract::{Id, LoosePayload, Name, Payload, Scoped, asked_directory};
 use crate::query;
 use axum::Json;
 use axum::extract::State;
@@ -59,13 +59,14 @@ fn asked(uri: &Uri) -> Result<SessionQuery, Error> {
 pub(crate) async fn create(
     State(server): State<Shared>,
     Scoped(scope): Scoped,
+    name: Name,
     LoosePayload(body): LoosePayload,
 ) -> Result<Json<Session>, Error> {
     let new = match &body {
         Some(body) => new_session(&Node::root(Some(body)), server.app.limits.title).map_err(|_| Error::Bad)?,
         None => NewSession::default(),
     };
-    Ok(Json(server.app.engine.create_session(&scope, new).await?))
+    Ok(Json(server.app.engine.create_session(&scope, new, name.of(body.as_ref()).as_ref()).await?))
 }
 
 fn new_session(body: &Node<'_>, longest_title: usize) -> Result<NewSession, Error> {
@@ -122,8 +123,10 @@ pub(crate) async fn get(State(server): State<Shared>, Id(id): Id<SessionId>) -> 
 pub(crate) async fn update(
     State(server): State<Shared>,
     Id(id): Id<SessionId>,
+    name: Name,
     Payload(body): Payload,
 ) -> Result<Json<Session>, Error> {
+    let name = name.of(body.as_ref());
     let body = Node::root(body.as_ref());
     body.object()?;
     let time = body.field("time");
@@ -134,11 +137,15 @@ pub(crate) async fn update(
         permission: rules(&body.field("permission"))?,
         archived: time.field("archived").maybe_number()?.cloned(),
     };
-    Ok(Json(server.app.engine.patch_session(&server.app.tenant, &id, patch).await?))
+    Ok(Json(server.app.engine.patch_session(&server.app.tenant, &id, patch, name.as_ref()).await?))
 }
 
-pub(crate) async fn delete(State(server): State<Shared>, Id(id): Id<SessionId>) -> Result<Json<bool>, Error> {
-    server.app.engine.delete_session(&server.app.tenant, &id).await?;
+pub(crate) async fn delete(
+    State(server): State<Shared>,
+    Id(id): Id<SessionId>,
+    name: Name,
+) -> Result<Json<bool>, Error> {
+    server.app.engine.delete_session(&server.app.tenant, &id, name.of(None).as_ref()).await?;
     Ok(Json(true))
 }
 
@@ -163,8 +170,12 @@ pub(crate) async fn status(
     Ok(Json(server.app.engine.statuses(&scope).await?))
 }
 
-pub(crate) async fn abort(State(server): State<Shared>, Id(id): Id<SessionId>) -> Result<Json<bool>, Error> {
-    Ok(Json(server.app.engine.abort(&server.app.tenant, &id).await?))
+pub(crate) async fn abort(
+    State(server): State<Shared>,
+    Id(id): Id<SessionId>,
+    name: Name,
+) -> Result<Json<bool>, Error> {
+    Ok(Json(server.app.engine.abort(&server.app.tenant, &id, name.of(None).as_ref()).await?))
 }
 
 #[cfg(test)]

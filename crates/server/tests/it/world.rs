@@ -98,6 +98,8 @@ impl World {
             surroundings,
             heartbeat: Duration::from_millis(50),
             limits: Limits::default(),
+            trust_request_id: false,
+            answer_keepalive: Duration::from_secs(45),
             entropy,
             drain: CancellationToken::new(),
             tenant: Tenant::default(),
