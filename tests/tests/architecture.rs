@@ -95,7 +95,7 @@ fn check_dependency(name: &str, dependency: &Value, broken: &mut Vec<String>) {
         return;
     }
     // A crate may switch on features of its own for its tests.
-    let for_tests = (is_dev && (on == name || on == "testkit")) || (name == "bench" && on == "testkit");
+    let for_tests = (is_dev && (on == name || on == "testkit")) || (FOR_TESTS.contains(&name) && on == "testkit");
     let is_below = matches!((row(name), row(on)), (Some(own), Some(other)) if other < own);
     if !for_tests && !is_below {
         broken.push(format!("{name} depends on {on}"));

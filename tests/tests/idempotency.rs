@@ -3,7 +3,7 @@
 use serde_json::json;
 use testkit::client::{text_of, text_prompt};
 use testkit::model::Gate;
-use testkit::{Answer, World};
+use testkit::{Answer, BOUND, Mode, World, WorldSpec, eventually};
 
 #[tokio::test]
 async fn a_prompt_that_is_sent_again_with_its_key_is_run_once() {
@@ -39,4 +39,77 @@ async fn a_prompt_that_is_sent_again_with_its_key_is_run_once() {
 
     let long = world.client().with_header("idempotency-key", &"x".repeat(256));
     assert_eq!(long.post(&path, &body).await.status, 400);
+}
+
+#[tokio::test]
+async fn every_request_with_an_effect_that_is_sent_again_with_its_key_acts_once() {
+    let world =
+        World::start_with(WorldSpec { config: json!({"permission": {"bash": "ask"}}), ..WorldSpec::default() }).await;
+    let keyed = |key: &str| world.client().with_header("idempotency-key", key);
+
+    let make = || keyed("make");
+    let made = make().post("/session", &json!({"title": "once"})).await.ok();
+    assert_eq!(make().post("/session", &json!({"title": "once"})).await.ok(), made);
+    assert_eq!(make().post("/session", &json!({"title": "another"})).await.status, 422);
+    assert_eq!(world.client().get("/session").await.ok().as_array().unwrap().len(), 1);
+    let id = made["id"].as_str().unwrap().to_owned();
+    let path = format!("/session/{id}");
+
+    let rule = json!({"permission": [{"permission": "edit", "pattern": "*", "action": "allow"}]});
+    let changed = keyed("change").patch(&path, &rule).await.ok();
+    assert_eq!(keyed("change").patch(&path, &rule).await.ok(), changed);
+    let stored = world.client().get(&path).await.ok();
+    assert_eq!(stored["permission"].as_array().unwrap().len(), 1, "the rule was added once");
+
+    // A reply that is sent again is no reply to an unknown request, also once the run is over.
+    world.model.push(Answer::call("c1", "bash", json!({"command": "echo hi", "description": "d"})));
+    world.model.push(Answer::say("done"));
+    world.prompt_async(&id, "go").await;
+    let ask = eventually(BOUND, "the ask", || async {
+        world.client().get("/permission").await.ok().as_array().unwrap().first().cloned()
+    });
+    let reply = format!("/permission/{}/reply", ask.await["id"].as_str().unwrap());
+    let once = json!({"reply": "once"});
+    assert_eq!(keyed("reply").post(&reply, &once).await.ok(), json!(true));
+    eventually(BOUND, "the end", || async { (world.status(&id).await == "idle").then_some(()) }).await;
+    assert_eq!(keyed("reply").post(&reply, &once).await.ok(), json!(true));
+    assert_eq!(world.client().post(&reply, &once).await.status, 404, "without the key it is unknown");
+
+    // An abort that is sent again does not stop what was asked after it.
+    let abort = format!("{path}/abort");
+    assert_eq!(keyed("abort").post(&abort, &json!({})).await.ok(), json!(true));
+    let gate = Gate::new();
+    world.model.push(Answer::new().text("not ").wait(&gate).text("stopped").stop());
+    world.prompt_async(&id, "go on").await;
+    gate.reached().await;
+    assert_eq!(keyed("abort").post(&abort, &json!({})).await.ok(), json!(true));
+    gate.release();
+    eventually(BOUND, "the answer", || async {
+        (text_of(world.messages(&id).await.last()?) == "not stopped").then_some(())
+    })
+    .await;
+
+    assert_eq!(keyed("delete").delete(&path).await.ok(), json!(true));
+    assert_eq!(keyed("delete").delete(&path).await.ok(), json!(true));
+    assert_eq!(world.client().delete(&path).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_key_is_known_also_after_redis_came_back_empty() {
+    if !Mode::is_fleet_or_skip() {
+        return;
+    }
+    let mut world = World::start().await;
+    world.model.push(Answer::say("once"));
+    let id = world.session().await;
+    let path = format!("/session/{id}/message");
+    let client = world.client().with_header("idempotency-key", "k");
+    assert_eq!(text_of(&client.post(&path, &text_prompt("go")).await.ok()), "once");
+    world.redis().restart_empty().await;
+    let again = eventually(BOUND, "Redis to be back", || async {
+        let reply = client.post(&path, &text_prompt("go")).await;
+        (reply.status == 200).then(|| reply.json())
+    });
+    assert_eq!(text_of(&again.await), "once");
+    assert_eq!(world.model.main_requests().len(), 1);
 }

@@ -15,6 +15,8 @@ use wire::tenant::Tenant;
 const CLAIM: usize = 32;
 /// How often one replica looks through all markers.
 const SWEEP: Duration = Duration::from_secs(60);
+/// How often one replica removes what was kept for long enough.
+const TIDY: Duration = Duration::from_secs(3_600);
 
 pub(crate) struct Replica {
     name: String,
@@ -110,7 +112,7 @@ impl Engine {
         let mut watch = BeatWatch::new(self.0.settings.lease_ttl.as_millis() as u64);
         let mut ticks = tokio::time::interval(self.0.settings.tick);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut swept = Instant::now();
+        let (mut swept, mut tidied) = (Instant::now(), Instant::now());
         let mut behind: HashMap<Tenant, u32> = HashMap::new();
         loop {
             tokio::select! {
@@ -155,7 +157,12 @@ impl Engine {
                     let lowest = beats.keys().min() == Some(&tick.replica);
                     if lowest && swept.elapsed() >= SWEEP {
                         swept = Instant::now();
-                        self.sweep().await;
+                        self.spawn_sweep();
+                    }
+                    if lowest && tidied.elapsed() >= TIDY {
+                        tidied = Instant::now();
+                        let engine = self.clone();
+                        self.0.tasks.spawn(async move { engine.tidy().await });
                     }
                 }
             }
@@ -254,7 +261,7 @@ impl Engine {
                 Ok(Some(leases)) => {
                     tracing::warn!(%replica, leases, "buried a replica that fell silent");
                     Counters::add(&self.0.counters.buried, 1);
-                    self.sweep().await;
+                    self.spawn_sweep();
                 }
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%replica, %error, "a silent replica could not be buried"),
@@ -343,6 +350,23 @@ impl Engine {
             // Should coordination have been restarted empty just now, the owners that live take their leases back first.
             () = tokio::time::sleep(self.0.settings.tick * 3) => self.sweep().await,
             () = self.0.stopped.cancelled() => {}
+        }
+    }
+
+    /// The task `sweep`: beside the beat, which must not wait for the store. It ends by itself.
+    fn spawn_sweep(&self) {
+        let engine = self.clone();
+        self.0.tasks.spawn(async move { engine.sweep().await });
+    }
+
+    /// The task `tidy`: removes from the store what was kept for long enough. It ends by itself.
+    async fn tidy(&self) {
+        for tenant in self.tenants().await {
+            let store = self.tenant_store(&tenant);
+            match blocking(move || Ok(store.remove_old()?)).await {
+                Ok(removed) => tracing::info!(%tenant, removed, "removed what was kept for long enough"),
+                Err(error) => tracing::warn!(%tenant, %error, "old names and tickets stay for another hour"),
+            }
         }
     }
 

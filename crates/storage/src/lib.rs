@@ -19,6 +19,7 @@ mod number;
 mod reads;
 mod record;
 mod removal;
+mod retention;
 mod run;
 mod store;
 mod sync;
