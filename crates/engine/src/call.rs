@@ -216,6 +216,29 @@ impl Calls {
         Ok(self.ended.clone())
     }
 
+    /// Completes once nothing of these calls has begun and all of them wait, for a permission or for their turn. A hint: one
+    /// may begin right afterwards. Looks twice a second.
+    pub(crate) fn only_wait(&self) -> impl Future<Output = ()> + use<> {
+        let parts = self.parts.clone();
+        async move {
+            loop {
+                let (mut waiting, mut at_work) = (0, 0);
+                for part in &parts {
+                    let part = part.lock().await;
+                    if crate::turn::is_waiting(&part) {
+                        waiting += 1;
+                    } else if part.tool().is_some_and(|call| matches!(call.state, ToolState::Running { .. })) {
+                        at_work += 1;
+                    }
+                }
+                if waiting > 0 && at_work == 0 {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+        }
+    }
+
     /// Gives the calls a moment to end by themselves, then records the others as interrupted.
     pub(crate) async fn settle_or_interrupt(&mut self, run: &Run, moment: Duration) -> Result<(), EngineError> {
         if let Ok(Err(error)) = tokio::time::timeout(moment, self.wait()).await {

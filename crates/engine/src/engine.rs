@@ -84,6 +84,8 @@ pub(crate) struct Inner {
     pub counters: Counters,
     /// Cancelled when the drain begins.
     pub draining: CancellationToken,
+    /// Cancelled when nobody may wait here any longer.
+    pub leaving: CancellationToken,
     /// Cancelled when the replica goes away: whatever still runs stops writing.
     pub stopped: CancellationToken,
     pub tasks: TaskTracker,
@@ -161,6 +163,7 @@ impl Engine {
             waiters: Waiters::default(),
             counters: Counters::default(),
             draining: CancellationToken::new(),
+            leaving: CancellationToken::new(),
             stopped: CancellationToken::new(),
             tasks: TaskTracker::new(),
             ports,

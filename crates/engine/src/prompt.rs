@@ -272,7 +272,7 @@ impl Engine {
     /// Waits until a prompt is dealt with, wherever it runs, and returns the newest answer of its turn.
     ///
     /// Errors: `SessionNotFound` if the session is deleted meanwhile; `Unknown` if the run could not even begin to
-    /// answer. Dropping the future stops nothing.
+    /// answer; `Unavailable` if this replica stops before there is an answer. Dropping the future stops nothing.
     pub async fn wait(&self, ticket: &TicketRef) -> Result<MessageWithParts, EngineError> {
         let key = SessionKey::new(ticket.tenant.clone(), ticket.session.clone());
         // The feed is what wakes waiters; without it they look once a second.
@@ -301,7 +301,12 @@ impl Engine {
                 // Nobody may be working: then this replica does.
                 self.enter(&key, ticket.k, true).await;
             }
-            late = tokio::time::timeout(LOOK, woken).await.is_err();
+            late = tokio::select! {
+                woken = tokio::time::timeout(LOOK, woken) => woken.is_err(),
+                () = self.0.leaving.cancelled() => {
+                    return Err(EngineError::Unavailable("this replica stops; the prompt is answered elsewhere".into()));
+                }
+            };
         }
     }
 

@@ -431,6 +431,11 @@ impl Engine {
         .await;
     }
 
+    /// Tells all callers that still wait for an answer to ask elsewhere.
+    pub fn leave(&self) {
+        self.0.leaving.cancel();
+    }
+
     /// Leaves the fleet and ends all tasks; readers of events are cut.
     pub async fn stop(&self) {
         self.flush(&Tenant::default(), Duration::from_secs(1)).await;

@@ -346,10 +346,17 @@ impl Writing<'_> {
         self.close_reasoning().await?;
         self.close_text().await?;
         let stop = self.stop.clone();
+        let draining = self.engine().0.draining.clone();
+        let only_wait = self.calls.only_wait();
         let blocked = tokio::select! {
             biased;
             blocked = self.calls.wait() => blocked?,
             () = stop.token.cancelled() => return self.stopped().await,
+            // A stopping replica does not wait for people: whoever goes on waits on the same asks.
+            () = async { draining.cancelled().await; only_wait.await } => {
+                stop.stop(StopReason::Interrupted);
+                return self.stopped().await;
+            }
         };
         if let Some(error) = blocked.fatal {
             return self.fail(error).await;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::{DirectoryLock, Store};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::clock::Entropy;
 use wire::ids::IdSource;
@@ -24,6 +25,8 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 const ATTEMPTS: u32 = 3;
 /// Prompts that may wait in one session.
 const QUEUE_LIMIT: u64 = 100;
+/// How long connections stay open after the drain's deadline.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The pace of the demo's answers, per word.
 const DEMO_DELAY: Duration = Duration::from_millis(40);
 
@@ -41,6 +44,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let surroundings = surroundings(&settings);
     let engine = start_engine(&settings, ports, store, surroundings.clone()).await?;
 
+    let limits = server::Limits {
+        // The last who wait are told at the deadline, and have a moment to hear it.
+        shutdown: settings.drain_deadline.saturating_sub(settings.drain_notice) + LAST_WORDS,
+        ..server::Limits::default()
+    };
     let drain = CancellationToken::new();
     let shutdown = CancellationToken::new();
     let app = server::App {
@@ -53,14 +61,14 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         default_directory: settings.directory.clone(),
         surroundings,
         heartbeat: HEARTBEAT,
-        limits: server::Limits::default(),
+        limits,
         answer_keepalive: settings.answer_keepalive,
         trust_request_id: settings.trust_request_id,
         entropy,
         drain: drain.clone(),
         tenant: Tenant::default(),
     };
-    let serving = tokio::spawn(server::serve(listener, app, shutdown.clone()));
+    let mut serving = tokio::spawn(server::serve(listener, app, shutdown.clone()));
     println!("flotilla listening on http://{address}");
     tracing::info!(replica = engine.replica(), version = env!("CARGO_PKG_VERSION"), "ready");
 
@@ -69,6 +77,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         _ = interrupt.recv() => {}
     }
     tracing::info!("draining");
+    let deadline = Instant::now() + settings.drain_deadline;
     let handing_over = tokio::spawn({
         let engine = engine.clone();
         async move { engine.drain().await }
@@ -80,7 +89,13 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     // What happened is published: the streams have seen it, and are cut, never ended.
     tokio::time::sleep(Duration::from_millis(50)).await;
     drain.cancel();
-    serving.await?;
+    match tokio::time::timeout_at(deadline, &mut serving).await {
+        Ok(served) => served?,
+        Err(_) => {
+            engine.leave();
+            serving.await?;
+        }
+    }
     engine.stop().await;
     tracing::info!("stopped");
     Ok(())
