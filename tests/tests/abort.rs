@@ -1,6 +1,8 @@
 //! Abort, on another replica than the one that runs.
 
 use serde_json::json;
+use std::time::Instant;
+use suite::figures::rounds;
 use testkit::client::parts_of;
 use testkit::model::{Gate, Usage};
 use testkit::outline::spine;
@@ -117,4 +119,26 @@ async fn an_abort_of_an_idle_or_unknown_session_says_idle() {
     let unknown = "ses_dfc9ffffffffabcdefghijklmn";
     world.at(2).abort(unknown).await;
     everywhere.until_idle(BOUND, unknown).await;
+}
+
+#[tokio::test]
+async fn an_abort_on_another_replica_drops_the_model_connection_at_once() {
+    let world = World::start().await;
+    let id = world.session().await;
+    let mut took = Vec::new();
+    for round in 0..rounds(5) {
+        world.model.push(Answer::new().text("some words").hang());
+        world.at(round).prompt_async(&id, "go").await;
+        let asked = world.model.wait_main_requests(round + 1, BOUND).await.len();
+        let (client, session, began) = (world.at(round + 1), id.clone(), Instant::now());
+        let aborting = tokio::spawn(async move { client.abort(&session).await });
+        while !world.model.main_requests()[asked - 1].disconnected {
+            assert!(began.elapsed() < BOUND, "the model's connection stays");
+            tokio::task::yield_now().await;
+        }
+        took.push(began.elapsed());
+        aborting.await.unwrap();
+        eventually(BOUND, "the end", || async { (world.status(&id).await == "idle").then_some(()) }).await;
+    }
+    suite::figures::print("cancel", &mut took);
 }

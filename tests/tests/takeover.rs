@@ -1,6 +1,8 @@
 //! The replica that runs is killed: another one goes on.
 
 use serde_json::json;
+use std::time::{Duration, Instant};
+use suite::figures::rounds;
 use testkit::client::text_of;
 use testkit::model::Gate;
 use testkit::{Answer, BOUND, Mode, World, eventually, transcript};
@@ -95,4 +97,32 @@ async fn a_prompt_that_nobody_waits_for_survives_the_death_of_its_replica() {
     assert_eq!(text_of(&answered.await), "answered");
     assert!(world.model.main_requests()[0].disconnected);
     assert_eq!(world.model.concurrent_runs(&id), 1);
+}
+
+#[tokio::test]
+async fn with_the_default_settings_a_killed_run_goes_on_within_five_seconds() {
+    if !Mode::is_fleet_or_skip() {
+        return;
+    }
+    let mut world = World::start().await;
+    let mut took = Vec::new();
+    for round in 0..rounds(2) {
+        let gate = Gate::new();
+        let asked = world.model.main_requests().len();
+        world.model.push(Answer::new().text("half ").wait(&gate).stop());
+        world.model.push(Answer::say("whole"));
+        let id = world.session().await;
+        world.at(round).prompt_async(&id, "go").await;
+        gate.reached().await;
+        world.replica(round).kill9();
+        let began = Instant::now();
+        world.model.wait_main_requests(asked + 2, BOUND).await;
+        took.push(began.elapsed());
+        let survivor = world.at(round + 1);
+        eventually(BOUND, "the end", || async { (survivor.status(&id).await == "idle").then_some(()) }).await;
+        assert_eq!(text_of(survivor.messages(&id).await.last().unwrap()), "whole");
+        world.replica(round).start_again().await;
+    }
+    suite::figures::print("take-over after kill -9", &mut took);
+    assert!(took.iter().all(|took| *took < Duration::from_secs(5)), "{took:?}");
 }

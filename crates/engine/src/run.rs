@@ -369,8 +369,10 @@ impl Run {
     /// Step after step until nothing is left to do. None: look at the head again from the beginning.
     async fn turns(&self, mut head: Head, told_busy: bool) -> Result<Option<End>, EngineError> {
         let tries = head.tries;
+        // A run that failed before may be what makes replicas die: one at a time is tried, so that one dies at most.
+        let mut suspect = None;
         if tries > 1 {
-            self.wait_before_attempt(tries).await;
+            suspect = self.wait_before_attempt(tries).await;
         }
         let mut first = true;
         loop {
@@ -424,6 +426,7 @@ impl Run {
                 None => {}
             }
             head = self.end_step(&outcome).await?;
+            drop(suspect.take());
             if let Some(answer) = outcome.ends_with {
                 return self.settle(seen, answer).await;
             }
@@ -487,11 +490,18 @@ impl Run {
         self.add_up(outcome.spent.clone(), self.engine.now_ms()).await
     }
 
-    async fn wait_before_attempt(&self, tries: u32) {
+    /// Waits out the back-off, then for its turn among the suspects of this replica. None if the run must look at its head
+    /// before.
+    async fn wait_before_attempt(&self, tries: u32) -> Option<tokio::sync::SemaphorePermit<'_>> {
         let delay = Duration::from_millis(run_protocol::turn::attempt_delay_ms(tries));
+        let turn = async {
+            tokio::time::sleep(delay).await;
+            self.engine.0.runs.suspects.acquire().await.ok()
+        };
         tokio::select! {
-            () = tokio::time::sleep(delay) => {}
-            _ = self.watch() => {}
+            permit = turn => permit,
+            _ = self.watch() => None,
+            () = self.engine.0.draining.cancelled() => None,
         }
     }
 

@@ -5,7 +5,7 @@ use run_protocol::Fence;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 /// What others may do to a run.
@@ -44,10 +44,17 @@ impl RunHandle {
     }
 }
 
-#[derive(Default)]
 pub(crate) struct Runs {
     all: Mutex<HashMap<SessionKey, Arc<RunHandle>>>,
     changed: Notify,
+    /// For runs whose former attempts failed: one of them is tried at a time.
+    pub suspects: Semaphore,
+}
+
+impl Default for Runs {
+    fn default() -> Self {
+        Self { all: Mutex::default(), changed: Notify::new(), suspects: Semaphore::new(1) }
+    }
 }
 
 /// A run's place; given up when it is dropped, also by a panic.
