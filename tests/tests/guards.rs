@@ -1,6 +1,8 @@
 //! one-runner and no-lost-update: a replica that is stopped in the middle of a write, for as long as it likes, changes nothing
 //! when it wakes, and knows that it lost.
 
+#![allow(clippy::unwrap_used)]
+
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
