@@ -169,7 +169,8 @@ async fn no_update_of_many_clients_is_lost_while_lock_servers_die_and_hang() {
         .iter()
         .filter_map(|rule| rule["permission"].as_str().map(str::to_owned))
         .collect();
-    (taken.sort(), there.sort());
+    taken.sort();
+    there.sort();
     assert_eq!(taken.len(), 72, "a minority of the lock servers is missed by nobody");
     assert_eq!(there, taken);
 }
