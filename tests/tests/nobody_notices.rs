@@ -122,3 +122,39 @@ async fn white_space_keeps_a_silent_answer_alive_and_only_from_then_on_a_death_i
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_death_between_an_effect_and_its_recorded_answer_doubles_nothing() {
+    if !Mode::is_fleet_or_skip() {
+        return;
+    }
+    let mut world = World::start_with(WorldSpec { failpoints: true, ..quick() }).await;
+    let id = world.session().await;
+    let path = format!("/session/{id}");
+    let rule = json!({"permission": [{"permission": "edit", "pattern": "*", "action": "allow"}]});
+    let armed = world.replica(0).kill_at(&Failpoint::before("rename", ".answer.json"));
+    let kind = [("content-type", "application/json"), ("x-request-id", "change")];
+    let body = Some(rule.to_string().into_bytes());
+    assert!(world.at(0).try_send(reqwest::Method::PATCH, &path, &kind, body).await.is_err());
+    armed.reached(BOUND).await;
+    for number in [1, 2] {
+        let changed = world.at(number).with_header("x-request-id", "change").patch(&path, &rule).await.ok();
+        assert_eq!(changed["permission"].as_array().unwrap().len(), 1, "the rule was added once: {changed}");
+    }
+
+    // The same of an abort: sent again it does not stop what was asked after it.
+    let (abort, kind) = (format!("{path}/abort"), [("x-request-id", "abort")]);
+    let armed = world.replica(1).kill_at(&Failpoint::before("rename", ".answer.json"));
+    assert!(world.at(1).try_send(reqwest::Method::POST, &abort, &kind, None).await.is_err());
+    armed.reached(BOUND).await;
+    let gate = Gate::new();
+    world.model.push(Answer::new().text("not ").wait(&gate).text("stopped").stop());
+    world.at(2).prompt_async(&id, "go").await;
+    gate.reached().await;
+    assert_eq!(world.at(2).with_header("x-request-id", "abort").post(&abort, &json!({})).await.status, 200);
+    gate.release();
+    eventually(BOUND, "the answer", || async {
+        (text_of(world.at(2).messages(&id).await.last()?) == "not stopped").then_some(())
+    })
+    .await;
+}
