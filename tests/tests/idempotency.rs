@@ -89,6 +89,26 @@ async fn every_request_with_an_effect_that_is_sent_again_with_its_key_acts_once(
     })
     .await;
 
+    let fork = || keyed("fork");
+    let forked = fork().post(&format!("{path}/fork"), &json!({})).await.ok();
+    assert_eq!(fork().post(&format!("{path}/fork"), &json!({})).await.ok(), forked);
+
+    // An edit that is sent again does not undo what was done after it.
+    let answer = world.messages(&id).await.pop().unwrap();
+    let part = answer["parts"].as_array().unwrap().iter().find(|part| part["type"] == "text").unwrap();
+    let mut edited = part.clone();
+    edited["text"] = json!("edited");
+    let message = format!("{path}/message/{}", answer["info"]["id"].as_str().unwrap());
+    let of_part = format!("{message}/part/{}", part["id"].as_str().unwrap());
+    assert_eq!(keyed("edit").patch(&of_part, &edited).await.ok(), edited);
+    assert_eq!(world.client().patch(&of_part, part).await.ok(), *part);
+    assert_eq!(keyed("edit").patch(&of_part, &edited).await.ok(), edited);
+    assert_eq!(world.client().get(&message).await.ok(), answer, "the edit was made once");
+    for gone in [&of_part, &message] {
+        assert_eq!(keyed("remove").delete(gone).await.ok(), json!(true));
+        assert_eq!(keyed("remove").delete(gone).await.ok(), json!(true));
+    }
+
     assert_eq!(keyed("delete").delete(&path).await.ok(), json!(true));
     assert_eq!(keyed("delete").delete(&path).await.ok(), json!(true));
     assert_eq!(world.client().delete(&path).await.status, 404);

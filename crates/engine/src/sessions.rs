@@ -243,12 +243,9 @@ impl Engine {
         id: &MessageId,
     ) -> Result<MessageWithParts, EngineError> {
         let (store, owner, wanted) = (self.tenant_store(tenant), session.clone(), id.clone());
-        if let Some(message) = blocking(move || found(store.message(&owner, &wanted))).await? {
-            return Ok(message);
-        }
-        // Which of the two is missing?
-        self.session(tenant, session).await?;
-        Err(EngineError::MessageNotFound(id.clone()))
+        // OpenCode looks for the message alone, whichever of the two is missing.
+        let message = blocking(move || found(store.message(&owner, &wanted))).await?;
+        message.ok_or_else(|| EngineError::MessageNotFound(id.clone()))
     }
 
     /// A session's head as it is stored.
@@ -374,7 +371,7 @@ impl Engine {
 }
 
 /// Two words for people.
-fn slug(bits: u64) -> String {
+pub(crate) fn slug(bits: u64) -> String {
     const HOW: [&str; 16] = [
         "amber", "brave", "calm", "clear", "eager", "fair", "gentle", "hidden", "keen", "light", "merry", "neat",
         "proud", "quiet", "swift", "warm",

@@ -232,7 +232,8 @@ pub(crate) fn is_waiting(part: &Part) -> bool {
     matches!(part.tool().map(|tool| &tool.state), Some(ToolState::Running { begun: None | Some(false), .. }))
 }
 
-fn close_part(kind: &mut PartKind, now: u64) {
+/// Closes a part that nobody writes any more.
+pub(crate) fn close_part(kind: &mut PartKind, now: u64) {
     match kind {
         PartKind::Text(text) => {
             if let Some(time) = &mut text.time {

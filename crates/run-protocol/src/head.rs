@@ -60,6 +60,18 @@ impl Spent {
         self.tokens.cache.read += step.tokens.cache.read;
         self.tokens.cache.write += step.tokens.cache.write;
     }
+
+    /// Takes a step away that was added before.
+    pub fn take(&mut self, step: &Spent) {
+        // In billionths of a dollar: what is taken away leaves no rounding noise behind.
+        self.cost = (((self.cost - step.cost) * 1e9).round() / 1e9).max(0.0);
+        let less = |sum: &mut u64, step: u64| *sum = sum.saturating_sub(step);
+        less(&mut self.tokens.input, step.tokens.input);
+        less(&mut self.tokens.output, step.tokens.output);
+        less(&mut self.tokens.reasoning, step.tokens.reasoning);
+        less(&mut self.tokens.cache.read, step.tokens.cache.read);
+        less(&mut self.tokens.cache.write, step.tokens.cache.write);
+    }
 }
 
 /// Whether a session lives.

@@ -140,6 +140,11 @@ impl<'a> Node<'a> {
         text.parse().map(Some).map_err(|error: InvalidId| self.error(error.to_string()))
     }
 
+    /// An identifier.
+    pub(crate) fn id<T: FromStr<Err = InvalidId>>(&self) -> Result<T> {
+        self.text()?.parse().map_err(|error: InvalidId| self.error(error.to_string()))
+    }
+
     /// What `serde` reads from it; `expected` names it for people.
     pub(crate) fn typed<T: serde::de::DeserializeOwned>(&self, expected: &str) -> Result<T> {
         self.is(expected, |value| T::deserialize(value).ok())

@@ -13,7 +13,7 @@ use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
-use wire::ids::{InvalidId, MessageId, PermissionId, QuestionId, SessionId};
+use wire::ids::{InvalidId, MessageId, PartId, PermissionId, QuestionId, SessionId};
 
 /// Where the request plays: the tenant, and the directory of the query, else of the header, else the server's.
 pub(crate) struct Scoped(pub Scope);
@@ -101,6 +101,9 @@ impl PathId for SessionId {
 }
 impl PathId for MessageId {
     const PLACES: &'static [&'static str] = &["messageID"];
+}
+impl PathId for PartId {
+    const PLACES: &'static [&'static str] = &["partID"];
 }
 impl PathId for PermissionId {
     const PLACES: &'static [&'static str] = &["requestID", "permissionID"];

@@ -12,6 +12,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use wire::ids::{MessageId, SessionId};
 use wire::message::MessageWithParts;
+use wire::part::Part;
 use wire::session::Session;
 
 impl TenantStore {
@@ -50,6 +51,15 @@ impl TenantStore {
             }
         }
         Ok(None)
+    }
+
+    /// The parts that lie under a message's id, by their ids, whether or not the message is there.
+    pub fn parts(&self, message: &MessageId) -> Result<Vec<Part>> {
+        let mut parts = Vec::new();
+        for path in self.files(&self.directory("storage/part").join(message.as_str()))? {
+            parts.extend(self.parse_at(&path)?);
+        }
+        Ok(parts)
     }
 
     /// A record's bytes, if it is there.

@@ -1,8 +1,9 @@
-//! Messages, read.
+//! Messages: read, changed part by part, removed.
 
 use crate::Shared;
+use crate::decode::Node;
 use crate::errors::{Error, Kind};
-use crate::extract::Id;
+use crate::extract::{Id, Name, Payload};
 use crate::query;
 use axum::Json;
 use axum::extract::State;
@@ -12,8 +13,10 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, header};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
-use wire::ids::{MessageId, SessionId};
+use serde_json::Value;
+use wire::ids::{MessageId, PartId, SessionId};
 use wire::message::MessageWithParts;
+use wire::part::{Part, PartKind};
 
 const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
 
@@ -100,6 +103,88 @@ pub(crate) async fn get(
     Id(id): Id<MessageId>,
 ) -> Result<Json<MessageWithParts>, Error> {
     Ok(Json(server.app.engine.message(&server.app.tenant, &session, &id).await?))
+}
+
+/// The types of parts that a message may have.
+const PART_TYPES: [&str; 12] = [
+    "text",
+    "subtask",
+    "reasoning",
+    "file",
+    "tool",
+    "step-start",
+    "step-finish",
+    "snapshot",
+    "patch",
+    "agent",
+    "retry",
+    "compaction",
+];
+
+/// Puts a part into a message, whole.
+pub(crate) async fn put_part(
+    State(server): State<Shared>,
+    Id(session): Id<SessionId>,
+    Id(message): Id<MessageId>,
+    Id(id): Id<PartId>,
+    name: Name,
+    Payload(body): Payload,
+) -> Result<Json<Part>, Error> {
+    let part = part(body.as_ref())?;
+    if (&part.session_id, &part.message_id, &part.id) != (&session, &message, &id) {
+        return Err(Error::Bad);
+    }
+    let name = name.of(body.as_ref());
+    Ok(Json(server.app.engine.put_part(&server.app.tenant, part, name.as_ref()).await?))
+}
+
+fn part(body: Option<&Value>) -> Result<Part, Error> {
+    let root = Node::root(body);
+    root.object()?;
+    let id = root.field("id").id()?;
+    let session_id = root.field("sessionID").id()?;
+    let message_id = root.field("messageID").id()?;
+    let kind = root.field("type");
+    let named = kind.word(&PART_TYPES.map(|name| (name, name)))?;
+    let mut fields = root.object()?.clone();
+    for own in ["id", "sessionID", "messageID"] {
+        fields.remove(own);
+    }
+    match serde_json::from_value(Value::Object(fields)) {
+        // A type that has fields of its own which are not there.
+        Ok(PartKind::Other(_)) if !STORED_ONLY.contains(&named) => {
+            Err(root.error(format!("Expected a part of type \"{named}\"")))
+        }
+        Ok(kind) => Ok(Part { id, session_id, message_id, kind }),
+        Err(_) => Err(root.error(format!("Expected a part of type \"{named}\""))),
+    }
+}
+
+/// Those of the types that are only stored and shown.
+const STORED_ONLY: [&str; 6] = ["subtask", "snapshot", "patch", "agent", "retry", "compaction"];
+
+/// Takes a part out of a message.
+pub(crate) async fn delete_part(
+    State(server): State<Shared>,
+    Id(session): Id<SessionId>,
+    Id(message): Id<MessageId>,
+    Id(id): Id<PartId>,
+    name: Name,
+) -> Result<Json<bool>, Error> {
+    let name = name.of(None);
+    server.app.engine.remove_part(&server.app.tenant, &session, &message, &id, name.as_ref()).await?;
+    Ok(Json(true))
+}
+
+/// Removes a message.
+pub(crate) async fn delete(
+    State(server): State<Shared>,
+    Id(session): Id<SessionId>,
+    Id(message): Id<MessageId>,
+    name: Name,
+) -> Result<Json<bool>, Error> {
+    server.app.engine.remove_message(&server.app.tenant, &session, &message, name.of(None).as_ref()).await?;
+    Ok(Json(true))
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use http::{Method, Uri, header};
 use utoipa::openapi::path::HttpMethod;
 use utoipa::openapi::schema::Type;
 use wire::message::MessageWithParts;
+use wire::part::Part;
 use wire::permission::PermissionRequest;
 use wire::question::QuestionRequest;
 use wire::session::{Session, SessionStatus, Todo};
@@ -39,6 +40,13 @@ const PROMPT: &[Field] = &[
     ("system", Type::String, false),
     ("tools", Type::Object, false),
     ("noReply", Type::Boolean, false),
+];
+
+const PART: &[Field] = &[
+    ("id", Type::String, true),
+    ("sessionID", Type::String, true),
+    ("messageID", Type::String, true),
+    ("type", Type::String, true),
 ];
 
 impl Route {
@@ -136,6 +144,11 @@ pub(crate) fn table() -> Vec<Route> {
             many::<Session>,
             session::children,
         ),
+        post("/session/{sessionID}/fork", "session.fork", "Fork session", one::<Session>, session::fork).body(&[(
+            "messageID",
+            Type::String,
+            false,
+        )]),
         get("/session/{sessionID}/todo", "session.todo", "Get session todos", many::<Todo>, session::todo),
         get("/session/{sessionID}/diff", "session.diff", "Get message diff", objects, session::diff)
             .query(&["messageID"]),
@@ -156,6 +169,31 @@ pub(crate) fn table() -> Vec<Route> {
             "Get message",
             one::<MessageWithParts>,
             message::get,
+        ),
+        Route::new(
+            HttpMethod::Delete,
+            "/session/{sessionID}/message/{messageID}",
+            "session.deleteMessage",
+            "Delete message",
+            Answer::Json(boolean),
+            routing::delete(message::delete),
+        ),
+        Route::new(
+            HttpMethod::Patch,
+            "/session/{sessionID}/message/{messageID}/part/{partID}",
+            "part.update",
+            "Update a part",
+            Answer::Json(one::<Part>),
+            routing::patch(message::put_part),
+        )
+        .body(PART),
+        Route::new(
+            HttpMethod::Delete,
+            "/session/{sessionID}/message/{messageID}/part/{partID}",
+            "part.delete",
+            "Delete a part",
+            Answer::Json(boolean),
+            routing::delete(message::delete_part),
         ),
         Route::new(
             HttpMethod::Post,

@@ -149,6 +149,20 @@ pub(crate) async fn delete(
     Ok(Json(true))
 }
 
+pub(crate) async fn fork(
+    State(server): State<Shared>,
+    Id(id): Id<SessionId>,
+    name: Name,
+    LoosePayload(body): LoosePayload,
+) -> Result<Json<Session>, Error> {
+    let upto = match &body {
+        Some(body) => Node::root(Some(body)).field("messageID").maybe_id().map_err(|_| Error::Bad)?,
+        None => None,
+    };
+    let name = name.of(body.as_ref());
+    Ok(Json(server.app.engine.fork_session(&server.app.tenant, &id, upto.as_ref(), name.as_ref()).await?))
+}
+
 pub(crate) async fn children(State(server): State<Shared>, Id(id): Id<SessionId>) -> Result<Json<Vec<Session>>, Error> {
     Ok(Json(server.app.engine.children(&server.app.tenant, &id).await?))
 }
