@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 use std::path::PathBuf;
 use wire::ids::{MessageId, PartId, SessionId};
 use wire::message::{MessageError, MessageWithParts, UserModel};
-use wire::part::PartKind;
+use wire::part::{PartKind, TextPart};
 use wire::permission::Rule;
 use wire::session::SessionModel;
 use wire::tenant::Tenant;
@@ -70,6 +70,39 @@ pub struct Prompt {
     /// The hash of what was asked: the same id with another one is refused.
     pub body_hash: String,
     /// The name of the request: sent twice, it is one prompt.
+    pub name: Option<RequestName>,
+    /// A command that is run in the place of an answer; refused while the session is busy.
+    pub shell: Option<String>,
+}
+
+impl Prompt {
+    /// A command that a person runs in a session.
+    pub fn shell(command: String) -> Self {
+        let said = TextPart { text: crate::shell::RAN.into(), synthetic: Some(true), ..TextPart::default() };
+        Self { shell: Some(command), parts: vec![(None, PartKind::Text(said))], ..Self::default() }
+    }
+}
+
+/// A command by its name.
+#[derive(Clone, Debug, Default)]
+pub struct Command {
+    /// The client's own id of the prompt that it becomes.
+    pub message_id: Option<MessageId>,
+    /// The agent, where the command names none.
+    pub agent: Option<String>,
+    /// The model as `provider/model`, where neither the command nor its agent name one.
+    pub model: Option<String>,
+    /// The model's variant.
+    pub variant: Option<String>,
+    /// The command's name.
+    pub command: String,
+    /// What was typed behind it.
+    pub arguments: String,
+    /// Files that go with it.
+    pub parts: Vec<(Option<PartId>, PartKind)>,
+    /// As [`Prompt::body_hash`].
+    pub body_hash: String,
+    /// As [`Prompt::name`].
     pub name: Option<RequestName>,
 }
 

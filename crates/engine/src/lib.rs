@@ -5,7 +5,10 @@
 
 mod api;
 mod asks;
+mod attachments;
+mod by_user;
 mod call;
+mod command;
 mod commit;
 mod edits;
 mod engine;
@@ -22,6 +25,7 @@ mod run;
 mod runs;
 mod sessions;
 mod settle;
+mod shell;
 mod step;
 mod time;
 mod title;

@@ -105,7 +105,11 @@ impl Engine {
         serde_json::from_slice(&there).map_err(|error| EngineError::Store(error.to_string()))
     }
 
-    async fn read_json<T: DeserializeOwned>(&self, tenant: &Tenant, record: Record) -> Result<Option<T>, EngineError> {
+    pub(crate) async fn read_json<T: DeserializeOwned>(
+        &self,
+        tenant: &Tenant,
+        record: Record,
+    ) -> Result<Option<T>, EngineError> {
         let store = self.tenant_store(tenant);
         let Some(bytes) = blocking(move || Ok(store.read(&record)?)).await? else { return Ok(None) };
         serde_json::from_slice(&bytes).map(Some).map_err(|error| EngineError::Store(error.to_string()))

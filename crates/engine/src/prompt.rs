@@ -2,6 +2,7 @@
 
 use crate::api::{Accepted, EngineError, Prompt, RequestName, Scope, TicketRef};
 use crate::asks::found;
+use crate::by_user::ByUser;
 use crate::commit::{Committer, Decision, body};
 use crate::engine::Engine;
 use crate::named::{Named, hash_of};
@@ -38,7 +39,7 @@ impl Engine {
     /// Errors: `Unavailable` before anything is written, when this replica cannot reach coordination; `TooManyQueued`;
     /// `Conflict` when the message id stands for something else; `Unknown` when there is no such agent, which the events
     /// tell, too.
-    pub async fn prompt(&self, tenant: &Tenant, id: &SessionId, prompt: Prompt) -> Result<Accepted, EngineError> {
+    pub async fn prompt(&self, tenant: &Tenant, id: &SessionId, mut prompt: Prompt) -> Result<Accepted, EngineError> {
         if self.0.replica.is_late(Duration::from_millis(1500).max(self.0.settings.tick * 3)) {
             return Err(EngineError::Unavailable("coordination does not answer".into()));
         }
@@ -46,12 +47,23 @@ impl Engine {
         let scope = Scope { tenant: tenant.clone(), directory: session.directory.clone().into() };
         let instance = self.instance(&scope).await?;
         let agent = prompt.agent.clone().unwrap_or_else(|| instance.default_agent.clone());
-        if instance.agent(&agent).is_none() {
+        let Some(rules) = instance.agent(&agent).map(|agent| agent.permission.clone()) else {
             return Err(self.refuse_agent(tenant, &session, &instance, &agent).await);
-        }
+        };
         let mut model = self.choose_model(&instance, &agent, &session, &prompt)?;
         model.variant = prompt.variant.clone().or(model.variant);
         let key = SessionKey::new(tenant.clone(), id.clone());
+        if let Some(ticket) = self.stored_before(&key, &prompt).await? {
+            return Ok(Accepted::Ticket(ticket));
+        }
+        let rules = [rules, session.permission.clone().unwrap_or_default()].concat();
+        let by = ByUser { engine: self, key: &key, session: &session, instance: &instance, rules: Some(rules) };
+        let (parts, errors) = crate::attachments::expand(&by, prompt.parts).await;
+        prompt.parts = parts;
+        for error in errors {
+            let happened = wire::event::session_error(id, &error);
+            self.publish(&self.origin(&key, &session, None), happened, None).await;
+        }
         let (message_id, part_ids) = self.name(&key, &prompt).await?;
         let parts: Vec<Part> = part_ids
             .into_iter()
@@ -81,7 +93,9 @@ impl Engine {
             Stored::Joined { k } => Ok(Accepted::Ticket(ticket(k))),
             Stored::Known => Ok(Accepted::Stored(Box::new(self.message(tenant, id, &message_id).await?))),
             Stored::New { k, was_open, session, changed } => {
-                self.publish_prompt(&key, &head, &session, changed, &message, &parts).await;
+                if prompt.shell.is_none() {
+                    self.publish_prompt(&key, &head, &session, changed, &message, &parts).await;
+                }
                 match k {
                     None => Ok(Accepted::Stored(Box::new(MessageWithParts { info: Message::User(message), parts }))),
                     Some(k) => {
@@ -96,8 +110,28 @@ impl Engine {
         }
     }
 
+    /// The ticket of a prompt that was sent before, by its name or its message's id.
+    pub(crate) async fn stored_before(
+        &self,
+        key: &SessionKey,
+        prompt: &Prompt,
+    ) -> Result<Option<TicketRef>, EngineError> {
+        let Some(hash) = name_of(prompt) else { return Ok(None) };
+        let Some(named) = self.read_json::<Named>(&key.tenant, Record::Key { hash }).await? else { return Ok(None) };
+        let body_hash = prompt.name.as_ref().map(|name| &name.body_hash);
+        let Some(message) = named.message.filter(|_| named.session == key.session) else { return Ok(None) };
+        if named.body_hash.as_ref() != body_hash {
+            return Err(EngineError::KeyReused);
+        }
+        let record = Record::Ticket { session: key.session.clone(), message: message.clone() };
+        let Some(ticket) = self.read_json::<Ticket>(&key.tenant, record).await? else { return Ok(None) };
+        let given_out = ticket.k <= self.read_head(key).await?.issued && ticket.body_hash == prompt.body_hash;
+        let found = TicketRef { tenant: key.tenant.clone(), session: key.session.clone(), message, k: ticket.k };
+        Ok(given_out.then_some(found))
+    }
+
     /// Tells that a prompt names an agent that does not exist: nothing of the prompt is stored.
-    async fn refuse_agent(
+    pub(crate) async fn refuse_agent(
         &self,
         tenant: &Tenant,
         session: &Session,
@@ -146,11 +180,7 @@ impl Engine {
         let message = prompt.message_id.clone().unwrap_or_else(|| self.0.ids.message());
         let parts: Vec<PartId> =
             prompt.parts.iter().map(|(own, _)| own.clone().unwrap_or_else(|| self.0.ids.part())).collect();
-        let hash = match (&prompt.name, &prompt.message_id) {
-            (Some(name), _) => name.hash.clone(),
-            (None, Some(id)) => hash_of(&["message", id.as_str()]),
-            (None, None) => return Ok((message, parts)),
-        };
+        let Some(hash) = name_of(prompt) else { return Ok((message, parts)) };
         let own = Named {
             session: key.session.clone(),
             message: Some(message),
@@ -178,7 +208,7 @@ impl Engine {
         prompt: &Prompt,
     ) -> Result<(Head, (Stored, UserMessage)), EngineError> {
         let (now, limit) = (self.now_ms(), self.0.settings.queue_limit);
-        let (no_reply, body_hash) = (prompt.no_reply, prompt.body_hash.clone());
+        let (no_reply, body_hash, shell) = (prompt.no_reply, prompt.body_hash.clone(), prompt.shell.clone());
         let permission = crate::request::switched(prompt.tools.as_ref());
         self.head_commit(key, Committer::Request, move |head, at| {
             let ticket = Record::Ticket { session: at.id.clone(), message: message.id.clone() };
@@ -206,6 +236,9 @@ impl Engine {
                 return Err(EngineError::Conflict(format!("The message id {} is taken", message.id)));
             }
             let was_open = head.is_open();
+            if was_open && shell.is_some() {
+                return Err(EngineError::Busy(at.id.clone()));
+            }
             if head.issued - head.settled >= limit {
                 return Err(EngineError::TooManyQueued);
             }
@@ -213,12 +246,14 @@ impl Engine {
             let before = (session.agent.clone(), session.model.clone());
             let mut message = message.clone();
             message.time.created = head.reserve_time(now);
-            session.agent = Some(message.agent.clone());
-            session.model = Some(SessionModel {
-                id: message.model.model_id.clone(),
-                provider_id: message.model.provider_id.clone(),
-                variant: Some(message.model.variant.clone().unwrap_or_else(|| "default".into())),
-            });
+            if shell.is_none() {
+                session.agent = Some(message.agent.clone());
+                session.model = Some(SessionModel {
+                    id: message.model.model_id.clone(),
+                    provider_id: message.model.provider_id.clone(),
+                    variant: Some(message.model.variant.clone().unwrap_or_else(|| "default".into())),
+                });
+            }
             if !permission.is_empty() {
                 session.permission = Some(permission.clone());
             }
@@ -233,8 +268,9 @@ impl Engine {
             } else {
                 let k = head.issue();
                 at.store.put_marker(at.id, k)?;
-                let issued =
-                    Ticket { k, body_hash: body_hash.clone(), kind: TicketKind::Prompt, extra: serde_json::Map::new() };
+                let kind = if shell.is_some() { TicketKind::Shell } else { TicketKind::Prompt };
+                let (body_hash, command) = (body_hash.clone(), shell.clone());
+                let issued = Ticket { k, body_hash, kind, command, extra: serde_json::Map::new() };
                 writes.push(Write::Put(ticket, body(&issued)?));
                 Some(k)
             };
@@ -405,5 +441,14 @@ impl Engine {
         if let Err(error) = self.0.ports.leases.append_if_idle(key, &entries).await {
             tracing::info!(session = %key.session, %error, "idle events were not published");
         }
+    }
+}
+
+/// The hash that stands for a prompt's name, or for the id that its client gave it.
+fn name_of(prompt: &Prompt) -> Option<String> {
+    match (&prompt.name, &prompt.message_id) {
+        (Some(name), _) => Some(name.hash.clone()),
+        (None, Some(id)) => Some(hash_of(&["message", id.as_str()])),
+        (None, None) => None,
     }
 }

@@ -128,8 +128,8 @@ fn user_content(part: &Part) -> Option<UserContent> {
         PartKind::Text(text) if text.ignored != Some(true) && !text.text.is_empty() => {
             Some(UserContent::Text(text.text.clone()))
         }
-        PartKind::File(file) if file.mime == "text/plain" => data_text(&file.url).map(UserContent::Text),
-        PartKind::File(file) if file.mime == "application/x-directory" => None,
+        // What they say stands beside them, as text.
+        PartKind::File(file) if file.mime == "text/plain" || file.mime == "application/x-directory" => None,
         PartKind::File(file) if file.mime.starts_with("image/") => {
             Some(UserContent::Image { mime: file.mime.clone(), url: file.url.clone() })
         }
@@ -141,7 +141,7 @@ fn user_content(part: &Part) -> Option<UserContent> {
 }
 
 /// The text of a `data:` URL.
-fn data_text(url: &str) -> Option<String> {
+pub(crate) fn data_text(url: &str) -> Option<String> {
     let (head, data) = url.strip_prefix("data:")?.split_once(',')?;
     let bytes = if head.ends_with(";base64") {
         base64::engine::general_purpose::STANDARD.decode(data).ok()?

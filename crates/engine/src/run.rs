@@ -394,7 +394,7 @@ impl Run {
                 transcript.close_dangling(self, None).await?;
                 transcript = Transcript::load(self, seen).await?;
             }
-            let next = match transcript.next() {
+            let next = match transcript.next(head.settled) {
                 Next::Done { answer } => return self.settle(seen, answer).await,
                 next => next,
             };

@@ -25,6 +25,8 @@ pub(crate) struct Settled {
     pub spent: Spent,
     /// The loop looked once more and found nothing to do; false where the turn broke off.
     pub looked_again: bool,
+    /// The one ticket that it answers, where newer ones are answered by themselves.
+    pub alone: Option<u64>,
 }
 
 impl Run {
@@ -35,13 +37,19 @@ impl Run {
         let (head, (ending, session, user, withdrawn)) = self
             .head_commit(move |head, at| {
                 let ending = Ending::decide(head, seen);
+                if let (Ending::LoadAgain, Some(k)) = (&ending, given.alone) {
+                    head.settle(k, given.answer.clone());
+                    return Ok(Decision::Write(Vec::new(), (ending, None, None, Vec::new())));
+                }
                 if !matches!(ending, Ending::Settle { .. }) {
                     return Ok(Decision::Leave((ending, None, None, Vec::new())));
                 }
                 head.settle(seen, given.answer.clone());
                 let mut session = at.session()?;
                 crate::turn::add_up(head, &mut session, &given.spent, now);
-                session.summary.get_or_insert_default();
+                if given.alone.is_none() {
+                    session.summary.get_or_insert_default();
+                }
                 let mut writes = vec![Write::Put(session_record(&session), body(&session)?)];
                 let user = match &given.user {
                     Some(id) => crate::turn::summarized(at, id)?,
@@ -62,7 +70,7 @@ impl Run {
                 self.publish(ask.withdrawn_event()).await;
             }
             let released = self.release(upto, answer.looked_again).await?;
-            if let Some(session) = session {
+            if let Some(session) = session.filter(|_| answer.alone.is_none()) {
                 // The trailing summary comes after idle.
                 let origin = Origin { fence: None, ..self.origin.clone() };
                 let version = |record: &str| Some((record.to_owned(), RecordVersion::head(head.rev)));
@@ -152,7 +160,11 @@ impl Run {
             Some(id) => TicketAnswer::Message { id: id.to_string() },
             None => TicketAnswer::Failed { message },
         };
-        self.settle(head.issued, Settled { answer, user: None, spent: Spent::default(), looked_again: false }).await?;
+        self.settle(
+            head.issued,
+            Settled { answer, user: None, spent: Spent::default(), looked_again: false, alone: None },
+        )
+        .await?;
         Ok(())
     }
 

@@ -55,6 +55,7 @@ pub(crate) async fn step(
     let (user, resumed) = match next {
         Next::Answer { user } => (user, None),
         Next::Resume { user, message, calls } => (user, Some((message, calls))),
+        Next::Shell { prompt, ticket } => return crate::shell::shell(run, &prompt, &ticket, stop).await,
         Next::Done { answer } => {
             return Ok(Outcome { message: None, spent: Spent::default(), ends_with: Some(answer) });
         }
@@ -99,8 +100,13 @@ async fn scene(run: &Run, user: UserMessage) -> Result<Result<Scene, MessageErro
 async fn refuse(run: &Run, error: MessageError) -> Result<Outcome, EngineError> {
     run.publish(wire::event::session_error(&run.handle.key.session, &error)).await;
     let message = error.data["message"].as_str().unwrap_or(&error.name).to_owned();
-    let ends_with =
-        Settled { answer: TicketAnswer::Failed { message }, user: None, spent: Spent::default(), looked_again: false };
+    let ends_with = Settled {
+        answer: TicketAnswer::Failed { message },
+        user: None,
+        spent: Spent::default(),
+        looked_again: false,
+        alone: None,
+    };
     Ok(Outcome { message: None, spent: Spent::default(), ends_with: Some(ends_with) })
 }
 
@@ -411,6 +417,7 @@ impl Writing<'_> {
             user: Some(self.scene.user.id.clone()),
             spent: spent.clone(),
             looked_again: self.message.error.is_none(),
+            alone: None,
         });
         Outcome { message: Some(id), spent, ends_with }
     }

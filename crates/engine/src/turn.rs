@@ -5,8 +5,9 @@ use crate::commit::{Under, body};
 use crate::engine::blocking;
 use crate::run::{Run, message_record};
 use crate::settle::Settled;
-use run_protocol::{Head, Spent, Ticket, TicketAnswer};
+use run_protocol::{Head, Spent, Ticket, TicketAnswer, TicketKind};
 use serde_json::json;
+use std::collections::HashMap;
 use std::sync::Arc;
 use storage::{Record, Write};
 use wire::ids::MessageId;
@@ -19,6 +20,8 @@ use wire::session::Session;
 /// The messages that a run has loaded, oldest first.
 pub(crate) struct Transcript {
     pub messages: Vec<Arc<MessageWithParts>>,
+    /// The tickets of the prompts that are not answered, and of the newest one.
+    tickets: HashMap<MessageId, Ticket>,
 }
 
 /// What a run does next.
@@ -32,6 +35,13 @@ pub(crate) enum Next {
     Answer {
         /// The prompt.
         user: Box<UserMessage>,
+    },
+    /// Run the command of this prompt; no model is asked.
+    Shell {
+        /// The prompt.
+        prompt: Arc<MessageWithParts>,
+        /// Its ticket, which names the command.
+        ticket: Ticket,
     },
     /// Calls of this message have not begun: run them, then go on.
     Resume {
@@ -52,19 +62,26 @@ impl Transcript {
             let mut messages = store.shared_messages(&session, None, None)?.items;
             let answered: std::collections::HashSet<MessageId> =
                 messages.iter().filter_map(|m| m.info.assistant()).map(|m| m.parent_id.clone()).collect();
-            let mut unseen = Vec::new();
-            for message in messages.iter().filter_map(|m| m.info.user()).filter(|m| !answered.contains(&m.id)) {
-                let ticket = Record::Ticket { session: session.clone(), message: message.id.clone() };
-                if let Some(ticket) = store.read(&ticket)?
-                    && serde_json::from_slice::<Ticket>(&ticket).is_ok_and(|ticket| ticket.k > seen)
-                {
-                    unseen.push(message.id.clone());
+            let (mut unseen, mut tickets, mut newest) = (Vec::new(), HashMap::new(), None);
+            for message in messages.iter().rev().filter_map(|m| m.info.user()) {
+                let is_answered = answered.contains(&message.id);
+                if is_answered && newest.is_some() {
+                    continue;
                 }
+                let record = Record::Ticket { session: session.clone(), message: message.id.clone() };
+                let ticket = store.read(&record)?.and_then(|ticket| serde_json::from_slice::<Ticket>(&ticket).ok());
+                if !is_answered && ticket.as_ref().is_some_and(|ticket| ticket.k > seen) {
+                    unseen.push(message.id.clone());
+                    continue;
+                }
+                newest.get_or_insert(&message.id);
+                tickets.extend(ticket.map(|ticket| (message.id.clone(), ticket)));
             }
             messages.retain(|message| !unseen.contains(message.info.id()));
-            Ok(messages)
+            Ok((messages, tickets))
         });
-        Ok(Self { messages: messages.await? })
+        let (messages, tickets) = messages.await?;
+        Ok(Self { messages, tickets })
     }
 
     /// The newest prompt.
@@ -94,9 +111,19 @@ impl Transcript {
     }
 
     /// OpenCode's rule: done when the newest answer has a finish that asks for no more, all its calls are answered, and
-    /// it answers the newest prompt.
-    pub(crate) fn next(&self) -> Next {
+    /// it answers the newest prompt. Before all that comes a command that a person asked for; `settled` are the tickets
+    /// that are dealt with.
+    pub(crate) fn next(&self, settled: u64) -> Next {
+        if let Some((prompt, ticket)) = self.shell_to_run(settled) {
+            return Next::Shell { prompt: prompt.clone(), ticket: ticket.clone() };
+        }
         let Some(user) = self.newest_user() else { return Next::Done { answer: self.settled(TicketAnswer::Dropped) } };
+        if let Some(shell) = self.tickets.get(&user.id).filter(|ticket| ticket.kind == TicketKind::Shell) {
+            // It was run, or is not wanted any more.
+            let answer = self.answer_to(&user.id).map(|answer| TicketAnswer::Message { id: answer.id.to_string() });
+            let settled = self.settled(answer.unwrap_or(TicketAnswer::Dropped));
+            return Next::Done { answer: Settled { user: None, looked_again: false, alone: Some(shell.k), ..settled } };
+        }
         if let Some((answer, parts)) = self.newest_assistant() {
             let waiting: Vec<Part> = parts.iter().filter(|part| is_waiting(part)).cloned().collect();
             if answer.time.completed.is_none() && !waiting.is_empty() {
@@ -113,12 +140,28 @@ impl Transcript {
         Next::Answer { user: Box::new(user.clone()) }
     }
 
+    /// The oldest command that is still to be run.
+    fn shell_to_run(&self, settled: u64) -> Option<(&Arc<MessageWithParts>, &Ticket)> {
+        self.messages.iter().find_map(|message| {
+            let id = message.info.id();
+            let ticket =
+                self.tickets.get(id).filter(|ticket| ticket.kind == TicketKind::Shell && ticket.k > settled)?;
+            self.answer_to(id).is_none().then_some((message, ticket))
+        })
+    }
+
+    fn answer_to(&self, prompt: &MessageId) -> Option<&AssistantMessage> {
+        let answers = self.messages.iter().rev().filter_map(|message| message.info.assistant());
+        answers.into_iter().find(|answer| answer.parent_id == *prompt)
+    }
+
     fn settled(&self, answer: TicketAnswer) -> Settled {
         Settled {
             answer,
             user: self.newest_user().map(|user| user.id.clone()),
             spent: Spent::default(),
             looked_again: true,
+            alone: None,
         }
     }
 

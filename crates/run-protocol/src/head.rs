@@ -200,6 +200,9 @@ pub struct Ticket {
     pub body_hash: String,
     /// What kind of work it is.
     pub kind: TicketKind,
+    /// What is run, for the kind that runs something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
     /// Fields that a later version added.
     #[serde(flatten)]
     pub extra: serde_json::Map<String, Value>,
@@ -211,6 +214,8 @@ pub struct Ticket {
 pub enum TicketKind {
     /// A message to be answered.
     Prompt,
+    /// A command to be run; no model is asked.
+    Shell,
 }
 
 /// How a ticket was settled.

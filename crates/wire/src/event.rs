@@ -130,6 +130,14 @@ pub fn part_delta(part: &Part, delta: &str) -> Happened {
     )
 }
 
+/// A command was carried out; `message` is the answer.
+pub fn command_executed(name: &str, session: &SessionId, arguments: &str, message: &MessageId) -> Happened {
+    Happened::new(
+        "command.executed",
+        json!({ "name": name, "sessionID": session, "arguments": arguments, "messageID": message }),
+    )
+}
+
 /// A list of things to do changed.
 pub fn todo_updated(session: &SessionId, todos: &[Todo]) -> Happened {
     Happened::new("todo.updated", json!({ "sessionID": session, "todos": todos }))

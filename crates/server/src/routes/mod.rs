@@ -1,5 +1,6 @@
 //! The table of routes.
 
+mod command;
 mod config;
 mod event;
 mod instance;
@@ -149,6 +150,49 @@ pub(crate) fn table() -> Vec<Route> {
             Type::String,
             false,
         )]),
+        post("/session/{sessionID}/init", "session.init", "Initialize session", boolean, command::init).body(&[
+            ("modelID", Type::String, true),
+            ("providerID", Type::String, true),
+            ("messageID", Type::String, true),
+        ]),
+        post("/session/{sessionID}/share", "session.share", "Share session", one::<Session>, session::share),
+        Route::new(
+            HttpMethod::Delete,
+            "/session/{sessionID}/share",
+            "session.unshare",
+            "Unshare session",
+            Answer::Json(one::<Session>),
+            routing::delete(session::unshare),
+        ),
+        post(
+            "/session/{sessionID}/command",
+            "session.command",
+            "Send command",
+            one::<MessageWithParts>,
+            command::command,
+        )
+        .body(&[
+            ("command", Type::String, true),
+            ("arguments", Type::String, true),
+            ("messageID", Type::String, false),
+            ("agent", Type::String, false),
+            ("model", Type::String, false),
+            ("variant", Type::String, false),
+            ("parts", Type::Array, false),
+        ]),
+        post(
+            "/session/{sessionID}/shell",
+            "session.shell",
+            "Run shell command",
+            one::<MessageWithParts>,
+            command::shell,
+        )
+        .body(&[
+            ("agent", Type::String, true),
+            ("command", Type::String, true),
+            ("messageID", Type::String, false),
+            ("model", Type::Object, false),
+        ]),
         get("/session/{sessionID}/todo", "session.todo", "Get session todos", many::<Todo>, session::todo),
         get("/session/{sessionID}/diff", "session.diff", "Get message diff", objects, session::diff)
             .query(&["messageID"]),

@@ -13,10 +13,11 @@ use bytes::Bytes;
 use engine::{Accepted, EngineError, Prompt};
 use futures_util::{StreamExt, stream};
 use http::{StatusCode, header};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 use wire::ids::{PartId, SessionId};
-use wire::message::{MessageWithParts, UserModel};
+use wire::message::UserModel;
 use wire::part::PartKind;
 
 /// The types of parts that a prompt may have, as an error names them.
@@ -32,18 +33,23 @@ pub(crate) async fn send(
 ) -> Result<Response, Error> {
     let name = name.of(body.as_ref());
     let prompt = Prompt { name, ..decode(body, server.app.limits.parts)? };
-    let engine = &server.app.engine;
-    let mut response = match engine.prompt(&server.app.tenant, &id, prompt).await? {
-        Accepted::Stored(message) => Json(*message).into_response(),
-        Accepted::Ticket(ticket) => {
-            let engine = engine.clone();
-            let mut answer = Box::pin(async move { engine.wait(&ticket).await });
-            let silence = server.app.answer_keepalive;
-            match tokio::time::timeout(silence, &mut answer).await {
-                Ok(message) => Json(message?).into_response(),
-                Err(_) => kept_alive(answer, silence),
-            }
-        }
+    let engine = server.app.engine.clone();
+    match engine.prompt(&server.app.tenant, &id, prompt).await? {
+        Accepted::Stored(message) => answered(&server, async move { Ok(*message) }).await,
+        Accepted::Ticket(ticket) => answered(&server, async move { engine.wait(&ticket).await }).await,
+    }
+}
+
+/// An answer that may be long in coming.
+pub(crate) async fn answered<T: Serialize + 'static>(
+    server: &Shared,
+    answer: impl Future<Output = Result<T, EngineError>> + Send + 'static,
+) -> Result<Response, Error> {
+    let silence = server.app.answer_keepalive;
+    let mut answer = Box::pin(answer);
+    let mut response = match tokio::time::timeout(silence, &mut answer).await {
+        Ok(answer) => Json(answer?).into_response(),
+        Err(_) => kept_alive(answer, silence),
     };
     response.extensions_mut().insert(Uncompressed);
     Ok(response)
@@ -51,14 +57,14 @@ pub(crate) async fn send(
 
 /// An answer that is long in coming: white space before it tells everybody on the way that it is. What fails now cuts the
 /// connection, as the status is out.
-fn kept_alive(
-    answer: impl Future<Output = Result<MessageWithParts, EngineError>> + Send + Unpin + 'static,
+fn kept_alive<T: Serialize + 'static>(
+    answer: impl Future<Output = Result<T, EngineError>> + Send + Unpin + 'static,
     silence: Duration,
 ) -> Response {
     let body = stream::unfold(Some(answer), move |waiting| async move {
         let mut answer = waiting?;
         Some(match tokio::time::timeout(silence, &mut answer).await {
-            Ok(Ok(message)) => (serde_json::to_vec(&message).map(Bytes::from).map_err(axum::Error::new), None),
+            Ok(Ok(answer)) => (serde_json::to_vec(&answer).map(Bytes::from).map_err(axum::Error::new), None),
             Ok(Err(error)) => (Err(axum::Error::new(error)), None),
             Err(_) => (Ok(Bytes::from_static(b" ")), Some(answer)),
         })
@@ -110,10 +116,11 @@ fn decode(body: Option<Value>, most_parts: usize) -> Result<Prompt, Error> {
         parts,
         body_hash,
         name: None,
+        shell: None,
     })
 }
 
-fn model(root: &Node<'_>) -> Result<Option<UserModel>, Error> {
+pub(crate) fn model(root: &Node<'_>) -> Result<Option<UserModel>, Error> {
     let model = root.field("model");
     if model.maybe_object()?.is_none() {
         return Ok(None);
@@ -136,7 +143,7 @@ fn tools(tools: &Node<'_>) -> Result<Option<Map<String, Value>>, Error> {
 }
 
 /// One part: its known fields and no others.
-fn part(part: &Node<'_>) -> Result<(Option<PartId>, PartKind), Error> {
+pub(crate) fn part(part: &Node<'_>) -> Result<(Option<PartId>, PartKind), Error> {
     let kind = part.field("type").raw().and_then(Value::as_str).unwrap_or_default();
     let mut known = Map::new();
     known.insert("type".into(), json!(kind));

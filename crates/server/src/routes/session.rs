@@ -7,7 +7,7 @@ use crate::extract::{Id, LoosePayload, Name, Payload, Scoped, asked_directory};
 use crate::query;
 use axum::Json;
 use axum::extract::State;
-use engine::{NewSession, SessionPatch, SessionQuery};
+use engine::{EngineError, NewSession, SessionPatch, SessionQuery};
 use http::Uri;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -161,6 +161,17 @@ pub(crate) async fn fork(
     };
     let name = name.of(body.as_ref());
     Ok(Json(server.app.engine.fork_session(&server.app.tenant, &id, upto.as_ref(), name.as_ref()).await?))
+}
+
+/// Sessions are not shared here.
+pub(crate) async fn share(State(server): State<Shared>, Id(id): Id<SessionId>) -> Result<Json<Session>, Error> {
+    server.app.engine.session(&server.app.tenant, &id).await?;
+    Err(EngineError::BadRequest("Sharing is not available on this server".into()).into())
+}
+
+/// Nothing is shared, so that there is nothing to take back.
+pub(crate) async fn unshare(State(server): State<Shared>, Id(id): Id<SessionId>) -> Result<Json<Session>, Error> {
+    Ok(Json(server.app.engine.session(&server.app.tenant, &id).await?))
 }
 
 pub(crate) async fn children(State(server): State<Shared>, Id(id): Id<SessionId>) -> Result<Json<Vec<Session>>, Error> {
