@@ -214,3 +214,45 @@ async fn a_permission_is_answered_in_the_terminal() {
     attached.terminal.until_shows(CLIENT_BOUND, "the file is made").await;
     assert!(attached.world.file("made-by-the-tool").exists());
 }
+
+/// A world with a command.
+fn with_command() -> WorldSpec {
+    let config = json!({"command": {"greet": {"template": "Say hello to $1", "description": "greets"}}});
+    WorldSpec { config, ..WorldSpec::default() }
+}
+
+#[tokio::test]
+async fn opencode_run_carries_out_a_command_and_goes_on_in_a_fork() {
+    let Some(clients) = Clients::find() else { return };
+    let world = World::start_with(with_command()).await;
+    let nginx = world.nginx().await;
+    world.model.script([Answer::say("hello Ann"), Answer::say("in the fork")]);
+    let url = nginx.url();
+    let run = clients.opencode(&["run", "--attach", &url, "--command", "greet", "Ann"], CLIENT_BOUND).await;
+    assert_eq!((run.code, run.stdout.trim()), (Some(0), "hello Ann"), "{run:#?}");
+    let run = clients.opencode(&["run", "--attach", &url, "-c", "--fork", "go on"], CLIENT_BOUND).await;
+    assert_eq!((run.code, run.stdout.trim()), (Some(0), "in the fork"), "{run:#?}");
+    let asked = world.model.main_requests().pop().unwrap();
+    assert_eq!(transcript::user_texts(&asked.body)[0], "Say hello to Ann");
+    assert_eq!(world.client().get("/session").await.ok().as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_command_a_shell_and_a_sub_agent_are_shown_in_the_terminal() {
+    let Some(attached) = attach(with_command()).await else { return };
+    let task = json!({"description": "look around", "prompt": "find it", "subagent_type": "general"});
+    attached.world.model.script([
+        Answer::say("hello from the command"),
+        Answer::call("call_1", "task", task),
+        Answer::say("found it"),
+        Answer::say("the sub-agent found it"),
+    ]);
+    attached.prompt("/greet Ann");
+    attached.terminal.until_shows(CLIENT_BOUND, "hello from the command").await;
+    attached.terminal.until(CLIENT_BOUND, "end of the spinner", at_rest).await;
+    attached.prompt("!echo output of the tool");
+    attached.terminal.until(CLIENT_BOUND, "the command's output", shows_output).await;
+    attached.prompt("ask somebody");
+    let screen = attached.terminal.until_shows(CLIENT_BOUND, "the sub-agent found it").await;
+    assert!(screen.contains("look around"), "{screen}");
+}

@@ -17,7 +17,7 @@ use storage::{Record, Write};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
-use tools::{Ask, Call, Host, Output, Registry, Resolved, Tool, ToolError};
+use tools::{Ask, Call, Host, Output, Registry, Resolved, Task, Tool, ToolError};
 use tracing::Instrument;
 use wire::message::MessageError;
 use wire::part::{Part, PartKind, Span, ToolPart, ToolState};
@@ -423,6 +423,10 @@ impl Host for CallHost {
             Ok(guard) => Ok(Box::new(hold(guard))),
             Err(error) => Err(ToolError::Failed(format!("The file cannot be locked at the moment: {error}"))),
         }
+    }
+
+    async fn task(&self, task: Task) -> Result<Output, ToolError> {
+        crate::child::task(&self.run, &self.scene, &self.stop, &self.part, task, None).await
     }
 
     fn new_output_id(&self) -> wire::ids::ToolOutputId {

@@ -93,23 +93,32 @@ impl Engine {
             model_id: model.model_id,
             variant: command.variant.clone(),
         });
+        let by = ByUser { engine: self, key, session, instance, rules: None };
+        let text = agents::commands::expand(&command.template, &asked.arguments);
+        let text = run_commands(&by, &text).await;
         let as_subtask = match command.subtask {
             Some(wanted) => wanted,
             None => known.mode == AgentMode::Subagent,
         };
+        let mut parts: Vec<(Option<PartId>, PartKind)> = Vec::new();
         if as_subtask {
-            return Err(EngineError::BadRequest(
-                "Commands that run in a session of their own are not served yet".into(),
-            ));
+            let mut subtask = json!({
+                "type": "subtask", "agent": agent, "prompt": text, "command": command.name,
+                "description": command.description.clone().unwrap_or_default(),
+            });
+            if let Some(model) = &model {
+                subtask["model"] = json!({ "providerID": model.provider_id, "modelID": model.model_id });
+            }
+            let kind = serde_json::from_value(subtask).map_err(|error| EngineError::Store(error.to_string()))?;
+            parts.push((None, kind));
+        } else {
+            parts.push((None, PartKind::Text(TextPart { text: text.clone(), ..TextPart::default() })));
+            parts.extend(references(instance, &text).await.into_iter().map(|kind| (None, kind)));
         }
-        let by = ByUser { engine: self, key, session, instance, rules: None };
-        let text = agents::commands::expand(&command.template, &asked.arguments);
-        let text = run_commands(&by, &text).await;
-        let said = TextPart { text: text.clone(), ..TextPart::default() };
-        let mut parts: Vec<(Option<PartId>, PartKind)> = vec![(None, PartKind::Text(said))];
-        parts.extend(references(instance, &text).await.into_iter().map(|kind| (None, kind)));
         parts.extend(asked.parts);
-        Ok(Prompt { agent: Some(agent), model, parts, ..skeleton })
+        // A subtask is asked for by the agent of the conversation.
+        let agent = if as_subtask { asked.agent } else { Some(agent) };
+        Ok(Prompt { agent, model, parts, ..skeleton })
     }
 
     /// Tells that a request cannot be carried out at all.

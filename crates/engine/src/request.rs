@@ -3,13 +3,14 @@
 use crate::run::Run;
 use crate::step::Scene;
 use crate::turn::Transcript;
-use agents::Model;
+use agents::{AgentMode, Model};
 use base64::Engine as _;
 use models::{ChatMessage, ChatRequest, Endpoint, Secret, ToolCall, ToolChoice, ToolSpec, UserContent};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use wire::message::{Message, MessageWithParts};
 use wire::part::{Part, PartKind, ToolState};
+use wire::permission::Action;
 
 /// OpenCode never asks for more tokens than this at once.
 const MAX_OUTPUT: u64 = 32_000;
@@ -91,8 +92,25 @@ fn offered(run: &Run, scene: &Scene) -> Vec<ToolSpec> {
     specs
         .into_iter()
         .filter(|spec| !disabled.contains(spec.name))
-        .map(|spec| ToolSpec { name: spec.name.to_owned(), description: spec.description, parameters: spec.parameters })
+        .map(|mut spec| {
+            if spec.name == "task" {
+                spec.description.push_str(&subagents(scene, &rules));
+            }
+            ToolSpec { name: spec.name.to_owned(), description: spec.description, parameters: spec.parameters }
+        })
         .collect()
+}
+
+/// The agents that may be given a task, and what they are good for.
+fn subagents(scene: &Scene, rules: &[&[wire::permission::Rule]]) -> String {
+    let mut text = String::from("\n\nThe agents:");
+    for agent in scene.instance.agents.iter().filter(|agent| agent.mode != AgentMode::Primary && !agent.hidden) {
+        if agents::permission::evaluate("task", &agent.name, rules).action != Action::Deny {
+            let use_for = agent.description.as_deref().unwrap_or("for what its user asks it for by name");
+            text.push_str(&format!("\n- {}: {use_for}", agent.name));
+        }
+    }
+    text
 }
 
 /// The rules that a prompt's `tools` stand for.
@@ -136,7 +154,7 @@ fn user_content(part: &Part) -> Option<UserContent> {
         PartKind::File(file) => {
             Some(UserContent::File { mime: file.mime.clone(), filename: file.filename.clone(), url: file.url.clone() })
         }
-        _ => None,
+        _ => crate::subtask::Subtask::of(part).map(|_| UserContent::Text(crate::subtask::ASKED.to_owned())),
     }
 }
 

@@ -434,7 +434,7 @@ impl Run {
     }
 
     /// Reserves the next message's time anew: others may have been given one since.
-    async fn reserve(&self) -> Result<Head, EngineError> {
+    pub(crate) async fn reserve(&self) -> Result<Head, EngineError> {
         let now = self.engine.now_ms();
         let (head, (session, reserved)) = self
             .head_commit(move |head, at| {

@@ -55,6 +55,16 @@ pub(crate) async fn step(
     let (user, resumed) = match next {
         Next::Answer { user } => (user, None),
         Next::Resume { user, message, calls } => (user, Some((message, calls))),
+        Next::Subtask { user, asked, begun } => {
+            let scene = match scene(run, *user).await? {
+                Ok(scene) => Arc::new(scene),
+                Err(error) => return refuse(run, error).await,
+            };
+            if first {
+                crate::title::spawn(run, &scene, &transcript);
+            }
+            return crate::subtask::subtask(run, &scene, asked, begun.map(|begun| *begun), &stop).await;
+        }
         Next::Shell { prompt, ticket } => return crate::shell::shell(run, &prompt, &ticket, stop).await,
         Next::Done { answer } => {
             return Ok(Outcome { message: None, spent: Spent::default(), ends_with: Some(answer) });

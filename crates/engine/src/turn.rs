@@ -5,6 +5,7 @@ use crate::commit::{Under, body};
 use crate::engine::blocking;
 use crate::run::{Run, message_record};
 use crate::settle::Settled;
+use crate::subtask::Subtask;
 use run_protocol::{Head, Spent, Ticket, TicketAnswer, TicketKind};
 use serde_json::json;
 use std::collections::HashMap;
@@ -35,6 +36,15 @@ pub(crate) enum Next {
     Answer {
         /// The prompt.
         user: Box<UserMessage>,
+    },
+    /// Have a task done that this prompt asks for; no model is asked.
+    Subtask {
+        /// The prompt.
+        user: Box<UserMessage>,
+        /// The task.
+        asked: Subtask,
+        /// The message and the call that a former runner left open for it.
+        begun: Option<Box<(AssistantMessage, Part)>>,
     },
     /// Run the command of this prompt; no model is asked.
     Shell {
@@ -124,6 +134,9 @@ impl Transcript {
             let settled = self.settled(answer.unwrap_or(TicketAnswer::Dropped));
             return Next::Done { answer: Settled { user: None, looked_again: false, alone: Some(shell.k), ..settled } };
         }
+        if let Some((asked, begun)) = self.subtask_to_do(user) {
+            return Next::Subtask { user: Box::new(user.clone()), asked, begun: begun.map(Box::new) };
+        }
         if let Some((answer, parts)) = self.newest_assistant() {
             let waiting: Vec<Part> = parts.iter().filter(|part| is_waiting(part)).cloned().collect();
             if answer.time.completed.is_none() && !waiting.is_empty() {
@@ -148,6 +161,25 @@ impl Transcript {
                 self.tickets.get(id).filter(|ticket| ticket.kind == TicketKind::Shell && ticket.k > settled)?;
             self.answer_to(id).is_none().then_some((message, ticket))
         })
+    }
+
+    /// The first task of a prompt that is not done, with what a former runner left open for it.
+    #[allow(clippy::type_complexity)]
+    fn subtask_to_do(&self, user: &UserMessage) -> Option<(Subtask, Option<(AssistantMessage, Part)>)> {
+        let mut asked = self.parts_of(&user.id).iter().filter_map(Subtask::of);
+        for message in &self.messages {
+            let Some(answer) = message.info.assistant().filter(|answer| answer.parent_id == user.id) else { continue };
+            // What a model asks for stands in a step.
+            let is_step = message.parts.iter().any(|part| matches!(part.kind, PartKind::StepStart(_)));
+            let Some(call) = message.parts.iter().find(|part| part.tool().is_some()).filter(|_| !is_step) else {
+                continue;
+            };
+            if answer.time.completed.is_none() && is_waiting(call) {
+                return Some((asked.next()?, Some((answer.clone(), call.clone()))));
+            }
+            asked.next();
+        }
+        Some((asked.next()?, None))
     }
 
     fn answer_to(&self, prompt: &MessageId) -> Option<&AssistantMessage> {
@@ -233,6 +265,7 @@ impl Transcript {
                     left_to_run = true;
                     continue;
                 }
+                run.engine.stop_child_of(&run.handle.key, part);
                 match &mut part.kind {
                     PartKind::Text(text) if text.time.as_ref().is_some_and(|time| time.end.is_none()) => {
                         text.text = feed.open_text(&part.id).unwrap_or_default();

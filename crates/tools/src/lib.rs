@@ -94,6 +94,14 @@ pub trait Host: Send + Sync {
     /// Held while a file is compared and replaced; dropped, it is free again.
     async fn file_lock(&self, path: &Path) -> Result<Box<dyn Send>, ToolError>;
 
+    /// Has a task done by another agent, and returns what it reports.
+    ///
+    /// Called after all asks and without [`Host::begin`]: after a take-over the call is performed again, and goes on with
+    /// the session that it had made.
+    async fn task(&self, task: Task) -> Result<Output, ToolError> {
+        Err(ToolError::Failed(format!("Nobody can do this here: {}", task.description)))
+    }
+
     /// A new name for a file with a whole output.
     fn new_output_id(&self) -> ToolOutputId;
 
@@ -117,6 +125,19 @@ pub struct Ask {
     pub always: Vec<String>,
     /// For those who decide.
     pub metadata: Value,
+}
+
+/// Work for another agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// The work in a few words, for people.
+    pub description: String,
+    /// What the agent is told.
+    pub prompt: String,
+    /// The agent.
+    pub agent: String,
+    /// The session of an earlier task to go on with; another session than one's own child is not gone on with.
+    pub resumes: Option<String>,
 }
 
 /// An instruction file and its text.

@@ -60,6 +60,7 @@ impl Registry {
                 Arc::new(builtin::read::Read),
                 Arc::new(builtin::edit::Edit),
                 Arc::new(builtin::write::Write),
+                Arc::new(builtin::task::TaskTool),
             ],
         }
     }

@@ -41,9 +41,9 @@ fn names_are_mended_and_the_rest_is_invalid() {
 #[test]
 fn invalid_is_listed_but_never_offered() {
     let registry = Registry::builtin();
-    assert_eq!(registry.names(), ["invalid", "bash", "read", "edit", "write"]);
+    assert_eq!(registry.names(), ["invalid", "bash", "read", "edit", "write", "task"]);
     let offered: Vec<_> = registry.specs().into_iter().map(|spec| spec.name).collect();
-    assert_eq!(offered, ["bash", "edit", "read", "write"]);
+    assert_eq!(offered, ["bash", "edit", "read", "task", "write"]);
 }
 
 #[tokio::test]

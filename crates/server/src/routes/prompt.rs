@@ -172,13 +172,22 @@ pub(crate) fn part(part: &Node<'_>) -> Result<(Option<PartId>, PartKind), Error>
             part.field("source").maybe_object()?;
             ["name", "source"].into_iter().for_each(&mut keep);
         }
-        "subtask" => return Err(part.error("Parts of type \"subtask\" are not served yet")),
+        "subtask" => {
+            part.field("prompt").text()?;
+            part.field("description").text()?;
+            part.field("agent").text()?;
+            part.field("command").maybe_text()?;
+            model(part)?;
+            ["prompt", "description", "agent", "model", "command"].into_iter().for_each(&mut keep);
+        }
         _ => return Err(part.wrong(PART_TYPES)),
     }
     let id = part.field("id").maybe_id()?;
     let known = Value::Object(known);
     match Node::root(Some(&known)).typed("a part") {
-        Ok(PartKind::Other(_)) if kind != "agent" => Err(part.error(format!("Expected a part of type \"{kind}\""))),
+        Ok(PartKind::Other(_)) if kind != "agent" && kind != "subtask" => {
+            Err(part.error(format!("Expected a part of type \"{kind}\"")))
+        }
         Ok(kind) => Ok((id, kind)),
         Err(_) => Err(part.error(format!("Expected a part of type \"{kind}\""))),
     }
@@ -256,7 +265,6 @@ mod tests {
 
     #[test]
     fn what_is_not_served_yet_is_said() {
-        assert!(refused(json!({ "parts": [{ "type": "subtask" }] })).contains("not served yet"));
         assert!(refused(json!({ "parts": [], "format": { "type": "json_schema" } })).contains("not served yet"));
     }
 }
