@@ -124,15 +124,15 @@ async fn an_abort_of_an_idle_or_unknown_session_says_idle() {
 #[tokio::test]
 async fn an_abort_on_another_replica_drops_the_model_connection_at_once() {
     let world = World::start().await;
-    let id = world.session().await;
     let mut took = Vec::new();
     for round in 0..rounds(5) {
+        let id = world.session().await;
         world.model.push(Answer::new().text("some words").hang());
         world.at(round).prompt_async(&id, "go").await;
         let asked = world.model.wait_main_requests(round + 1, BOUND).await.len();
         let (client, session, began) = (world.at(round + 1), id.clone(), Instant::now());
         let aborting = tokio::spawn(async move { client.abort(&session).await });
-        while !world.model.main_requests()[asked - 1].disconnected {
+        while !world.model.main_request(asked - 1).unwrap().disconnected {
             assert!(began.elapsed() < BOUND, "the model's connection stays");
             tokio::task::yield_now().await;
         }

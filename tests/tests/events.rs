@@ -4,16 +4,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use testkit::model::Gate;
-use testkit::outline::{joined_deltas, shown_texts, to_idle};
+use testkit::outline::{joined_deltas, published, shown_texts, to_idle};
 use testkit::{Answer, BOUND, Event, Mode, Shape, World, eventually};
 
 fn words(count: usize) -> Vec<String> {
     (0..count).map(|n| format!("w{n} ")).collect()
-}
-
-/// What was published: ids and bodies, without what belongs to a stream alone.
-fn published(events: &[Event]) -> Vec<(Option<String>, Value)> {
-    events.iter().filter(|e| !e.is_of_the_stream()).map(|e| (e.id.clone(), e.data.clone())).collect()
 }
 
 #[tokio::test]

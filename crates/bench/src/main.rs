@@ -10,7 +10,6 @@ mod long_session;
 mod measure;
 mod model;
 mod plan;
-mod redis_proxy;
 mod subject;
 mod table;
 mod usage;

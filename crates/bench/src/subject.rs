@@ -1,21 +1,15 @@
 //! What is measured: OpenCode, or replicas of Flotilla.
 
 use std::path::Path;
-use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tempfile::TempDir;
-use testkit::process::{Launch, Process};
-use testkit::{RedisServer, Replica, ReplicaSpec};
+use testkit::work_tree::work_tree;
+use testkit::{CountingProxy, Opencode, RedisServer, Replica, ReplicaSpec};
 
 use crate::http::Connection;
-use crate::redis_proxy::RedisProxy;
 use crate::usage;
-
-/// How long a server may take to start.
-const START_BOUND: Duration = Duration::from_secs(60);
 
 /// Running servers over one store and one work tree. Dropping it ends them.
 pub struct Subject {
@@ -24,9 +18,9 @@ pub struct Subject {
     processes: Vec<u32>,
     // Replicas go before what they talk to.
     replicas: Vec<Replica>,
-    _opencode: Option<Process>,
+    _opencode: Option<Opencode>,
     redis: Option<RedisServer>,
-    proxy: Option<RedisProxy>,
+    proxy: Option<CountingProxy>,
     data: TempDir,
     _work: TempDir,
 }
@@ -34,24 +28,14 @@ pub struct Subject {
 impl Subject {
     /// Starts `opencode serve`.
     pub async fn opencode(program: &Path, model_url: &str) -> Result<Self> {
-        let (data, work) = (tempfile::tempdir()?, work_tree(model_url)?);
-        let mut process = Launch::new("opencode", program)
-            .args(["serve", "--hostname", "127.0.0.1", "--port", "0", "--print-logs", "--log-level", "ERROR"])
-            .directory(work.path())
-            .env("HOME", data.path().to_string_lossy())
-            .env("SHELL", "/bin/bash")
-            .env("OPENCODE_DISABLE_AUTOUPDATE", "1")
-            .env("OPENCODE_DISABLE_MODELS_FETCH", "1")
-            .env("OPENCODE_DISABLE_LSP_DOWNLOAD", "1")
-            .start();
-        let pick = |line: &str| Some(line.split("listening on ").nth(1)?.trim().to_string());
-        let url = process.wait_line(START_BOUND, pick).await?;
+        let (data, work) = (tempfile::tempdir()?, work_tree(model_url, &Value::Null, &[]));
+        let opencode = Opencode::serve(program, data.path(), work.path()).await?;
         Ok(Self {
             name: "OpenCode".into(),
-            urls: vec![url],
-            processes: vec![process.id()],
+            urls: vec![opencode.url().to_string()],
+            processes: vec![opencode.id()],
             replicas: Vec::new(),
-            _opencode: Some(process),
+            _opencode: Some(opencode),
             redis: None,
             proxy: None,
             data,
@@ -70,9 +54,9 @@ impl Subject {
     }
 
     async fn replicas(count: usize, model_url: &str, args: &[&str], counted: bool) -> Result<Self> {
-        let (data, work) = (tempfile::tempdir()?, work_tree(model_url)?);
+        let (data, work) = (tempfile::tempdir()?, work_tree(model_url, &Value::Null, &[]));
         let redis = RedisServer::start().await;
-        let proxy = if counted { Some(RedisProxy::start(redis.port()).await?) } else { None };
+        let proxy = if counted { Some(CountingProxy::start(redis.port()).await) } else { None };
         let mut replicas = Vec::new();
         for number in 1..=count {
             let spec = ReplicaSpec {
@@ -136,7 +120,7 @@ impl Subject {
     }
 
     /// The proxy that counts, and the Redis server behind it.
-    pub fn redis_counts(&self) -> Result<(&RedisProxy, &RedisServer)> {
+    pub fn redis_counts(&self) -> Result<(&CountingProxy, &RedisServer)> {
         Ok((self.proxy.as_ref().context("nothing is counted here")?, self.redis.as_ref().context("no Redis")?))
     }
 
@@ -200,17 +184,3 @@ impl Rotation {
 
 /// The body of a prompt.
 pub const PROMPT: &str = r#"{"parts":[{"type":"text","text":"What is in the file README.md? Answer briefly."}]}"#;
-
-/// A git work tree with one commit and a configuration that names the model.
-fn work_tree(model_url: &str) -> Result<TempDir> {
-    let work = tempfile::tempdir()?;
-    let config = testkit::world::config(model_url);
-    std::fs::write(work.path().join("opencode.json"), config.to_string())?;
-    std::fs::write(work.path().join("README.md"), "# A project\n")?;
-    let commit = ["-c", "user.name=Bench", "-c", "user.email=bench@localhost", "-c", "commit.gpgsign=false", "commit"];
-    for args in [&["init", "-q", "-b", "main"][..], &["add", "-A"], &[&commit[..], &["-q", "-m", "first"]].concat()] {
-        let done = Command::new("git").args(args).current_dir(work.path()).status()?;
-        ensure!(done.success(), "git {args:?} failed");
-    }
-    Ok(work)
-}

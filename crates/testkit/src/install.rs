@@ -36,7 +36,7 @@ pub fn repository() -> PathBuf {
 }
 
 /// The environment in which `opencode` fetches nothing by itself.
-const ALONE: [(&str, &str); 5] = [
+pub(crate) const ALONE: [(&str, &str); 5] = [
     ("OPENCODE_DISABLE_AUTOUPDATE", "1"),
     ("OPENCODE_DISABLE_MODELS_FETCH", "1"),
     ("SHELL", "/bin/bash"),

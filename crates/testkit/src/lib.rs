@@ -11,6 +11,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod client;
+pub mod counting;
 pub mod events;
 pub mod failpoint;
 pub mod haproxy;
@@ -18,6 +19,7 @@ pub mod install;
 pub mod leftovers;
 pub mod model;
 pub mod nginx;
+pub mod opencode;
 pub mod outline;
 pub mod polling;
 pub mod process;
@@ -33,9 +35,11 @@ pub mod work_tree;
 pub mod world;
 
 pub use client::{Client, Reply};
+pub use counting::CountingProxy;
 pub use events::{Event, EventReader};
 pub use failpoint::Failpoint;
 pub use model::{Answer, Gate, ScriptedModel};
+pub use opencode::Opencode;
 pub use polling::{BOUND, eventually};
 pub use proxy::CuttingProxy;
 pub use redis::RedisServer;

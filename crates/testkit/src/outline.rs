@@ -88,6 +88,11 @@ pub fn shown_texts(events: &[Event]) -> BTreeMap<String, String> {
     texts
 }
 
+/// What was published: ids and bodies, without what belongs to a stream alone.
+pub fn published(events: &[Event]) -> Vec<(Option<String>, Value)> {
+    events.iter().filter(|e| !e.is_of_the_stream()).map(|e| (e.id.clone(), e.data.clone())).collect()
+}
+
 /// The events up to the first `session.idle`.
 ///
 /// # Panics

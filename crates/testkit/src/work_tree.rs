@@ -32,7 +32,7 @@ pub fn config(model_url: &str) -> Value {
 }
 
 /// A git work tree with one commit: the configuration, with this laid over it, a README and more files (path, text).
-pub(crate) fn work_tree(model_url: &str, overlay: &Value, more: &[(String, String)]) -> TempDir {
+pub fn work_tree(model_url: &str, overlay: &Value, more: &[(String, String)]) -> TempDir {
     let work = tempfile::tempdir().expect("a temporary directory");
     let mut config = config(model_url);
     lay_over(&mut config, overlay);

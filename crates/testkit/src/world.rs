@@ -10,6 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::client::{Client, basic, encoded};
+use crate::counting::{CountingProxy, Counts};
 use crate::events::EventReader;
 use crate::haproxy::Haproxy;
 use crate::leftovers::{processes_in, still_in};
@@ -85,6 +86,8 @@ pub struct WorldSpec {
     pub lock_servers: usize,
     /// Whether each replica reaches Redis by a proxy of its own.
     pub proxied: bool,
+    /// Whether what the replicas ask of Redis is counted.
+    pub counted: bool,
 }
 
 /// A running world. Dropping it kills the replicas, checks that no tool outlives them, and that the model was asked
@@ -93,6 +96,7 @@ pub struct World {
     // Replicas go before what they talk to, so that no death looks like a fault.
     replicas: Vec<Replica>,
     proxies: Vec<CuttingProxy>,
+    counter: Option<CountingProxy>,
     redis: Option<RedisServer>,
     lock_servers: Vec<RedisServer>,
     /// The model that the configuration names `fake/m`, and `fake/small` for titles.
@@ -133,9 +137,14 @@ impl World {
                 lock_servers.push(RedisServer::start().await);
             }
         }
+        let counter = match &redis {
+            Some(redis) if spec.counted => Some(CountingProxy::start(redis.port()).await),
+            _ => None,
+        };
         let (mut replicas, mut proxies) = (Vec::new(), Vec::new());
         for (number, name) in ["A", "B", "C"].into_iter().take(mode.replicas()).enumerate() {
-            let mut redis_url = redis.as_ref().map(RedisServer::url);
+            let direct = redis.as_ref().map(RedisServer::url);
+            let mut redis_url = counter.as_ref().map(|counter| counter.url().to_owned()).or(direct);
             if let Some(redis) = redis.as_ref().filter(|_| spec.proxied) {
                 let proxy = CuttingProxy::start(redis.port());
                 redis_url = Some(format!("redis://127.0.0.1:{}", proxy.port()));
@@ -159,7 +168,7 @@ impl World {
             replicas.push(Replica::start(spec).await);
         }
         let client = client(replicas.iter().map(Replica::url), &headers);
-        Self { replicas, proxies, redis, lock_servers, model, mode, client, headers, data, work }
+        Self { replicas, proxies, counter, redis, lock_servers, model, mode, client, headers, data, work }
     }
 
     /// The mode.
@@ -214,6 +223,14 @@ impl World {
     /// The proxy between a replica and Redis, where the spec asks for them.
     pub fn redis_proxy(&self, number: usize) -> &CuttingProxy {
         &self.proxies[number]
+    }
+
+    /// What the replicas asked of Redis so far, where the spec asks for counts.
+    ///
+    /// # Panics
+    /// Where it does not, and in the embedded mode.
+    pub fn redis_counts(&self) -> Counts {
+        self.counter.as_ref().expect("the spec of this world asks for counts").counts()
     }
 
     /// A Redis server that keeps locks only, where the spec asks for them.

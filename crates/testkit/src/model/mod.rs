@@ -129,6 +129,11 @@ impl ScriptedModel {
         self.requests().into_iter().filter(|r| r.model != SMALL).collect()
     }
 
+    /// One of the requests that are not for a title, by its place among them.
+    pub fn main_request(&self, place: usize) -> Option<Recorded> {
+        self.shared.lock().requests.iter().filter(|request| request.model != SMALL).nth(place).cloned()
+    }
+
     /// Waits until there were so many requests that are not for a title, and returns them.
     ///
     /// # Panics
@@ -142,8 +147,9 @@ impl ScriptedModel {
 
     /// How many of a session's requests were open at the same time, at most; those for titles aside.
     pub fn concurrent_runs(&self, session: &str) -> usize {
-        let requests: Vec<Recorded> =
-            self.main_requests().into_iter().filter(|r| r.session.as_deref() == Some(session)).collect();
+        let state = self.shared.lock();
+        let of_session = |r: &&Recorded| r.model != SMALL && r.session.as_deref() == Some(session);
+        let requests: Vec<&Recorded> = state.requests.iter().filter(of_session).collect();
         record::most_at_once(&requests)
     }
 

@@ -25,7 +25,7 @@ pub struct Recorded {
 }
 
 /// How many of the requests were open at the same time, at most.
-pub(super) fn most_at_once(requests: &[Recorded]) -> usize {
+pub(super) fn most_at_once(requests: &[&Recorded]) -> usize {
     let open_at = |moment: Instant| {
         requests.iter().filter(|r| r.began <= moment && r.ended.is_none_or(|ended| ended > moment)).count()
     };

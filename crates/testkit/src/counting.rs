@@ -1,12 +1,13 @@
-//! A proxy before Redis that counts what the replica asks.
+//! A proxy before Redis that counts what replicas ask.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::Result;
-use testkit::RedisServer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+
+use crate::install::repository;
+use crate::redis::RedisServer;
 
 /// How often each command was sent. A script counts once, whatever it calls; so does each command of a pipeline.
 #[derive(Debug, Clone, Default)]
@@ -20,7 +21,7 @@ pub struct Counts {
 impl Counts {
     fn add(&mut self, words: &[&[u8]]) {
         let text = |at: usize| words.get(at).map(|word| String::from_utf8_lossy(word).into_owned()).unwrap_or_default();
-        if words.iter().any(|word| crate::http::find(word, b":lock:").is_some() && word.len() < 1000) {
+        if words.iter().any(|word| find(word, b":lock:").is_some() && word.len() < 1000) {
             self.locks += 1;
             return;
         }
@@ -66,7 +67,7 @@ impl Counts {
 
 /// Digest to file name: Redis says the digest of each source, and each source ends with its file.
 fn script_names(sources: &[String], redis: &RedisServer) -> BTreeMap<String, String> {
-    let files = testkit::install::repository().join("crates/coordination-redis/lua");
+    let files = repository().join("crates/coordination-redis/lua");
     let files: Vec<(String, String)> = std::fs::read_dir(files)
         .into_iter()
         .flatten()
@@ -85,18 +86,18 @@ fn script_names(sources: &[String], redis: &RedisServer) -> BTreeMap<String, Str
     names
 }
 
-/// A running proxy.
+/// A running proxy; it ends with the runtime that it was started on.
 #[derive(Debug)]
-pub struct RedisProxy {
+pub struct CountingProxy {
     url: String,
     counts: Arc<Mutex<Counts>>,
 }
 
-impl RedisProxy {
+impl CountingProxy {
     /// Starts a proxy before the Redis server on this port.
-    pub async fn start(port: u16) -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-        let url = format!("redis://{}", listener.local_addr()?);
+    pub async fn start(port: u16) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a free loopback port");
+        let url = format!("redis://{}", listener.local_addr().expect("a bound socket has an address"));
         let counts = Arc::new(Mutex::new(Counts::default()));
         tokio::spawn({
             let counts = Arc::clone(&counts);
@@ -106,7 +107,7 @@ impl RedisProxy {
                 }
             }
         });
-        Ok(Self { url, counts })
+        Self { url, counts }
     }
 
     /// The address as a URL.
@@ -120,7 +121,7 @@ impl RedisProxy {
     }
 }
 
-async fn relay(client: TcpStream, port: u16, counts: Arc<Mutex<Counts>>) -> Result<()> {
+async fn relay(client: TcpStream, port: u16, counts: Arc<Mutex<Counts>>) -> std::io::Result<()> {
     let server = TcpStream::connect(("127.0.0.1", port)).await?;
     client.set_nodelay(true)?;
     server.set_nodelay(true)?;
@@ -144,6 +145,11 @@ async fn relay(client: TcpStream, port: u16, counts: Arc<Mutex<Counts>>) -> Resu
     }
 }
 
+/// Where `needle` first stands in `text`.
+fn find(text: &[u8], needle: &[u8]) -> Option<usize> {
+    text.windows(needle.len()).position(|window| window == needle)
+}
+
 /// The first whole command in these bytes: its words and where it ends.
 fn command(bytes: &[u8]) -> Option<(Vec<&[u8]>, usize)> {
     let (count, mut at) = number(bytes, b'*', 0)?;
@@ -160,7 +166,7 @@ fn command(bytes: &[u8]) -> Option<(Vec<&[u8]>, usize)> {
 /// The number of a header line that begins here with this mark, and where the next line begins.
 fn number(bytes: &[u8], mark: u8, at: usize) -> Option<(usize, usize)> {
     (*bytes.get(at)? == mark).then_some(())?;
-    let length = crate::http::find(&bytes[at..], b"\r\n")?;
+    let length = find(&bytes[at..], b"\r\n")?;
     let number = std::str::from_utf8(&bytes[at + 1..at + length]).ok()?.parse().ok()?;
     Some((number, at + length + 2))
 }
