@@ -378,6 +378,10 @@ impl Host for CallHost {
         self.ask_for(ask, true).await
     }
 
+    fn aborted_by_user(&self) -> bool {
+        matches!(self.stop.reason(), Some(StopReason::Aborted { .. }))
+    }
+
     async fn begin(&self) -> Result<(), ToolError> {
         if self.stop.token.is_cancelled() {
             return Err(self.stopped());

@@ -413,8 +413,8 @@ impl Engine {
         vec![Tenant::default()]
     }
 
-    /// Hands every run over at its next step and returns when all are gone or the deadline is over; then leaves the
-    /// fleet. Requests that still arrive are stored, run elsewhere, and answered here until [`Engine::stop`].
+    /// Hands every run over at its next step and returns when all are gone or the deadline is over, and this replica's
+    /// readers have been told what was done. Requests that still arrive are stored, run elsewhere, and answered here until [`Engine::stop`].
     pub async fn drain(&self) {
         self.0.draining.cancel();
         let deadline = Instant::now() + self.0.settings.drain_deadline;
@@ -423,12 +423,16 @@ impl Engine {
             let _ = tokio::time::timeout_at(deadline, self.0.runs.changed()).await;
         }
         self.0.runs.interrupt_all();
-        let _ = tokio::time::timeout(Duration::from_secs(2), async {
+        let _ = tokio::time::timeout(Duration::from_secs(1), async {
             while self.0.runs.count() > 0 {
                 self.0.runs.changed().await;
             }
         })
         .await;
+        // Readers hear here what was done here: then their streams may be cut.
+        let tenant = Tenant::default();
+        self.flush(&tenant, Duration::from_millis(500)).await;
+        let _ = tokio::time::timeout(Duration::from_millis(500), self.catch_up(&tenant)).await;
     }
 
     /// Tells all callers that still wait for an answer to ask elsewhere.

@@ -25,8 +25,9 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 const ATTEMPTS: u32 = 3;
 /// Prompts that may wait in one session.
 const QUEUE_LIMIT: u64 = 100;
-/// How long connections stay open after the drain's deadline.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long before the drain's deadline what still runs is interrupted and who still waits is told, at most: recording and
+/// telling take a moment, and the process is to be gone at its deadline.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// The pace of the demo's answers, per word.
 const DEMO_DELAY: Duration = Duration::from_millis(40);
 
@@ -45,8 +46,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let engine = start_engine(&settings, ports, store, surroundings.clone()).await?;
 
     let limits = server::Limits {
-        // The last who wait are told at the deadline, and have a moment to hear it.
-        shutdown: settings.drain_deadline.saturating_sub(settings.drain_notice) + LAST_WORDS,
+        shutdown: settings.drain_deadline.saturating_sub(settings.drain_notice),
         ..server::Limits::default()
     };
     let drain = CancellationToken::new();
@@ -78,6 +78,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     }
     tracing::info!("draining");
     let deadline = Instant::now() + settings.drain_deadline;
+    let last_call = Instant::now() + last_call(&settings);
     let handing_over = tokio::spawn({
         let engine = engine.clone();
         async move { engine.drain().await }
@@ -86,19 +87,25 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     tokio::time::sleep(settings.drain_notice).await;
     shutdown.cancel();
     handing_over.await?;
-    // What happened is published: the streams have seen it, and are cut, never ended.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    // The streams have what happened here, and are cut, never ended.
     drain.cancel();
-    match tokio::time::timeout_at(deadline, &mut serving).await {
+    match tokio::time::timeout_at(last_call, &mut serving).await {
         Ok(served) => served?,
         Err(_) => {
             engine.leave();
             serving.await?;
         }
     }
-    engine.stop().await;
+    if tokio::time::timeout_at(deadline, engine.stop()).await.is_err() {
+        tracing::warn!("the fleet could not be told of the end");
+    }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// How long after its begin a drain interrupts what still runs, and tells who still waits.
+fn last_call(settings: &Settings) -> Duration {
+    settings.drain_deadline - LAST_WORDS.min(settings.drain_deadline / 4)
 }
 
 fn open_store(settings: &Settings, entropy: &Arc<dyn Entropy>) -> anyhow::Result<Store> {
@@ -167,7 +174,7 @@ async fn start_engine(
             name: settings.environment.get("HOSTNAME").cloned().unwrap_or_else(|| "replica".into()),
             lease_ttl: settings.lease_ttl,
             tick: settings.tick,
-            drain_deadline: settings.drain_deadline,
+            drain_deadline: last_call(settings),
             attempts: ATTEMPTS,
             queue_limit: QUEUE_LIMIT,
             surroundings,

@@ -154,17 +154,26 @@ impl<S: Source, H: Fn() -> Event> Stream<S, H> {
         while chunk.is_empty() {
             tokio::select! {
                 biased;
-                () = self.drain.cancelled() => return None,
-                item = self.source.next() => {
-                    self.show(&mut chunk, &*item?);
-                    while chunk.len() < CHUNK && let Some(item) = self.source.try_next() {
-                        self.show(&mut chunk, &item);
-                    }
+                // What is there already goes out still.
+                () = self.drain.cancelled() => {
+                    let item = self.source.try_next()?;
+                    self.fill(&mut chunk, &item);
                 }
+                item = self.source.next() => self.fill(&mut chunk, &*item?),
                 _ = self.beat.tick() => frame(&mut chunk, None, self.view.own(&(self.heartbeat)()).to_string().as_bytes()),
             }
         }
         Some(chunk.freeze())
+    }
+
+    /// Shows an event, and those that are there already.
+    fn fill(&mut self, chunk: &mut BytesMut, item: &FeedItem) {
+        self.show(chunk, item);
+        while chunk.len() < CHUNK
+            && let Some(item) = self.source.try_next()
+        {
+            self.show(chunk, &item);
+        }
     }
 
     fn show(&self, chunk: &mut BytesMut, item: &FeedItem) {
@@ -302,6 +311,16 @@ mod tests {
         let mut opened = open(View::Global);
         text(&mut opened.body).await;
         opened.drain.cancel();
+        assert!(next(&mut opened.body).await.unwrap().is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_there_goes_out_before_a_drain_cuts() {
+        let mut opened = open(View::Global);
+        text(&mut opened.body).await;
+        opened.events.send(item("1", None)).unwrap();
+        opened.drain.cancel();
+        assert_eq!(text(&mut opened.body).await, "id: 1\ndata: {\"payload\":{\"n\":\"1\"}}\n\n");
         assert!(next(&mut opened.body).await.unwrap().is_err());
     }
 

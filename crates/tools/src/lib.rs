@@ -60,7 +60,7 @@ pub struct Call {
     pub call_id: String,
     /// The attempt that runs it; handed to the processes it starts.
     pub identity: Identity,
-    /// Cancelled by an abort.
+    /// Cancelled by an abort, or by the end of the replica.
     pub cancel: CancellationToken,
     /// The run that called.
     pub host: Arc<dyn Host>,
@@ -85,6 +85,12 @@ pub trait Host: Send + Sync {
 
     /// Shows how far the call is. `metadata` replaces what was shown before.
     async fn progress(&self, title: Option<String>, metadata: Value);
+
+    /// Whether it was a user who cancelled the call, and not the end of its replica: a tool must not tell a model that
+    /// somebody stopped it whom nobody stopped.
+    fn aborted_by_user(&self) -> bool {
+        true
+    }
 
     /// Publishes an event, such as `file.edited`.
     async fn publish(&self, happened: Happened);
@@ -220,7 +226,7 @@ pub enum ToolError {
         /// What the user said.
         feedback: Option<String>,
     },
-    /// An abort ended it.
+    /// It was cancelled.
     #[error("Tool execution aborted")]
     Aborted,
     /// The run has lost its lease or was fenced off: nothing may be written any more.

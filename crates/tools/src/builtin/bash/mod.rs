@@ -88,6 +88,10 @@ impl Tool for Bash {
         call.host.begin().await?;
         let mut running = Running::start(call, &command, cwd).await?;
         let (exit, cut_off) = running.watch(timeout.min(MAX_TIMEOUT)).await;
+        if cut_off == Some(CutOff::Abort) && !call.host.aborted_by_user() {
+            running.show().await;
+            return Err(ToolError::Aborted);
+        }
         Ok(running.result(command, exit, cut_off).await)
     }
 }
@@ -181,7 +185,7 @@ impl<'a> Running<'a> {
                 }
                 () = sleep_until(update_at), if stale => {
                     stale = false;
-                    self.call.host.progress(None, json!({ "output": self.kept.preview() })).await;
+                    self.show().await;
                     update_at = Instant::now() + UPDATE_EVERY;
                 }
                 step = Self::step(&mut self.process, closed) => match step {
@@ -194,6 +198,11 @@ impl<'a> Running<'a> {
                 },
             }
         }
+    }
+
+    /// Shows what it printed so far.
+    async fn show(&mut self) {
+        self.call.host.progress(None, json!({ "output": self.kept.preview() })).await;
     }
 
     /// Asks the command to end; tells when to give it up.
