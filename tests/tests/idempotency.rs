@@ -1,7 +1,8 @@
 //! An idempotency key names a prompt: sent again, to any replica, it is the same prompt.
 
+use reqwest::Method;
 use serde_json::json;
-use testkit::client::{text_of, text_prompt};
+use testkit::client::{id_of, text_of, text_prompt};
 use testkit::model::Gate;
 use testkit::{Answer, BOUND, Mode, World, WorldSpec, eventually};
 
@@ -115,21 +116,60 @@ async fn every_request_with_an_effect_that_is_sent_again_with_its_key_acts_once(
 }
 
 #[tokio::test]
-async fn a_key_is_known_also_after_redis_came_back_empty() {
+async fn every_key_is_known_also_after_redis_came_back_empty() {
     if !Mode::is_fleet_or_skip() {
         return;
     }
-    let mut world = World::start().await;
-    world.model.push(Answer::say("once"));
-    let id = world.session().await;
-    let path = format!("/session/{id}/message");
-    let client = world.client().with_header("idempotency-key", "k");
-    assert_eq!(text_of(&client.post(&path, &text_prompt("go")).await.ok()), "once");
+    let config = json!({"permission": {"bash": "ask"}});
+    let mut world = World::start_with(WorldSpec { config, ..WorldSpec::default() }).await;
+    world.model.push(Answer::call("c1", "bash", json!({"command": "echo hi", "description": "d"})));
+    world.model.respond_with(|_| Answer::say("once"));
+    let make = json!({"title": "once"});
+    let made = world.client().with_header("idempotency-key", "make").post("/session", &make).await.ok();
+    let path = format!("/session/{}", made["id"].as_str().unwrap());
+    let [message, prompt_async, abort] = ["message", "prompt_async", "abort"].map(|end| format!("{path}/{end}"));
+    let rule = json!({"permission": [{"permission": "edit", "pattern": "*", "action": "allow"}]});
+    let gone = world.session().await;
+    let ask = {
+        let go =
+            world.client().with_header("idempotency-key", "async").post(&prompt_async, &text_prompt("async")).await;
+        assert_eq!(go.status, 204);
+        let ask = eventually(BOUND, "the ask", || async {
+            world.client().get("/permission").await.ok().as_array().unwrap().first().cloned()
+        });
+        ask.await["id"].as_str().unwrap().to_owned()
+    };
+    let requests = [
+        (Method::POST, "/session".to_owned(), "make", make),
+        (Method::POST, prompt_async, "async", text_prompt("async")),
+        (Method::POST, format!("/permission/{ask}/reply"), "reply", json!({"reply": "once"})),
+        (Method::POST, message, "message", text_prompt("go")),
+        (Method::PATCH, path.clone(), "change", rule),
+        (Method::POST, abort, "abort", json!({})),
+        (Method::DELETE, format!("/session/{gone}"), "delete", json!({})),
+    ];
+    let client = world.client();
+    let send = async |number: usize| {
+        let (method, path, key, body) = requests[number].clone();
+        let headers = [("content-type", "application/json"), ("idempotency-key", key)];
+        client.send(method, &path, &headers, Some(body.to_string().into_bytes())).await
+    };
+    let mut answers = Vec::new();
+    for number in 0..requests.len() {
+        answers.push(send(number).await);
+    }
+    let before = (world.messages(&id_of(&made)).await, world.model.main_requests().len());
     world.redis().restart_empty().await;
-    let again = eventually(BOUND, "Redis to be back", || async {
-        let reply = client.post(&path, &text_prompt("go")).await;
-        (reply.status == 200).then(|| reply.json())
-    });
-    assert_eq!(text_of(&again.await), "once");
-    assert_eq!(world.model.main_requests().len(), 1);
+    for (number, answer) in answers.iter().enumerate() {
+        let again = eventually(BOUND, "Redis to be back", || async {
+            Some(send(number).await).filter(|reply| reply.status != 503)
+        });
+        let again = again.await;
+        assert_eq!((again.status, again.text()), (answer.status, answer.text()), "{:?}", requests[number]);
+        assert!((200..300).contains(&again.status), "{:?}: {}", requests[number], again.text());
+    }
+    let after = (world.messages(&id_of(&made)).await, world.model.main_requests().len());
+    assert_eq!(after, before, "nothing was said again, and nothing asked");
+    assert_eq!(world.client().get(&path).await.ok()["permission"].as_array().unwrap().len(), 1, "one rule");
+    assert_eq!(world.client().get("/session").await.ok().as_array().unwrap().len(), 1);
 }

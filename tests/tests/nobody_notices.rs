@@ -4,9 +4,9 @@ use serde_json::json;
 use std::time::Duration;
 use suite::figures::rounds;
 use suite::load::{self, Load};
-use testkit::client::{text_of, text_prompt};
+use testkit::client::{id_of, text_of, text_prompt};
 use testkit::model::Gate;
-use testkit::{Answer, BOUND, Failpoint, Mode, World, WorldSpec, eventually};
+use testkit::{Answer, BOUND, Client, Failpoint, Mode, World, WorldSpec, eventually};
 
 /// Replicas that notice a silence soon.
 fn quick() -> WorldSpec {
@@ -157,4 +157,23 @@ async fn a_death_between_an_effect_and_its_recorded_answer_doubles_nothing() {
         (text_of(world.at(2).messages(&id).await.last()?) == "not stopped").then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_balancer_names_each_request_by_itself_whatever_its_client_calls_it() {
+    if !Mode::is_fleet_or_skip() {
+        return;
+    }
+    let world = World::start().await;
+    let (nginx, haproxy) = (world.nginx().await, world.haproxy().await);
+    let make = async |client: Client| {
+        let client = client.with_header("x-request-id", "a-name-of-anothers");
+        id_of(&client.create_session(&json!({"title": "mine"})).await)
+    };
+    for url in [nginx.url(), haproxy.url()] {
+        let [first, second] = [make(Client::new([&url])).await, make(Client::new([&url])).await];
+        assert_ne!(first, second, "a client got what another one, or itself, asked for before");
+    }
+    // Replicas believe the balancer.
+    assert_eq!(make(world.at(0)).await, make(world.at(1)).await);
 }
