@@ -1,4 +1,4 @@
-.PHONY: run test bench mutants clean
+.PHONY: run test bench mutants contrast prove clean
 
 # A local fleet on http://127.0.0.1:4096. More by ARGS: make run ARGS="--demo --replicas 5"
 run:
@@ -19,6 +19,20 @@ bench:
 mutants:
 	@scripts/install.sh redis-server nginx git
 	cargo run -q --locked -p suite --bin mutants -- $(ARGS)
+
+# Does the same to three unmodified OpenCodes that share one home and to Flotilla, and prints who holds what.
+contrast:
+	@scripts/install.sh redis-server git nodejs npm
+	@scripts/clients.sh
+	cargo build -q --locked -p flotilla -p suite
+	@debug=$${CARGO_TARGET_DIR:-target}/debug; FLOTILLA_BIN=$$(realpath $$debug/flotilla) $$debug/contrast
+
+# Runs the fault tests of tests/prove.toml with many rounds, of what is committed, and writes docs/evidence/prove.md: some
+# twenty minutes on two cores that do nothing else. A rehearsal by ARGS="--quick", or of some by their names.
+prove:
+	@scripts/install.sh redis-server nginx haproxy git
+	cargo build -q --locked -p flotilla -p suite
+	@$${CARGO_TARGET_DIR:-target}/debug/prove $(ARGS)
 
 clean:
 	cargo clean

@@ -1,5 +1,7 @@
 //! What the tests in `tests/` share.
 
+pub mod contrast;
 pub mod figures;
 pub mod load;
 pub mod mutants;
+pub mod prove;

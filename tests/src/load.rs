@@ -23,7 +23,10 @@ pub fn answer(world: &World, pause: Duration) {
     });
 }
 
-/// Clients at work. Each has a session of its own.
+/// How many prompts a session gets: then its client begins another one, so that a long load grows no long history.
+const PROMPTS_OF_A_SESSION: usize = 40;
+
+/// Clients at work. Each has a session of its own at a time.
 #[derive(Debug)]
 pub struct Load {
     clients: JoinSet<Worked>,
@@ -34,9 +37,15 @@ pub struct Load {
 /// What one client did.
 #[derive(Debug)]
 struct Worked {
+    sessions: Vec<Talk>,
+    failures: Vec<String>,
+}
+
+/// A session and the prompts that it got.
+#[derive(Debug)]
+struct Talk {
     session: String,
     prompts: Vec<String>,
-    failures: Vec<String>,
 }
 
 impl Load {
@@ -65,40 +74,54 @@ impl Load {
     /// When something is amiss.
     pub async fn finish(mut self, world: &World) -> usize {
         self.stop.store(true, Ordering::Relaxed);
-        let (mut prompts, mut failures) = (0, Vec::new());
+        let (mut talks, mut failures) = (Vec::new(), Vec::new());
         while let Some(worked) = self.clients.join_next().await {
             let worked = worked.unwrap_or_else(|error| panic!("a client broke off: {error}"));
             failures.extend(worked.failures);
-            let said = world.client().messages(&worked.session).await;
-            let is_from = |message: &&Value, role: &str| message["info"]["role"] == *role;
-            let asked: Vec<String> = said.iter().filter(|message| is_from(message, "user")).map(text_of).collect();
-            assert_eq!(asked, worked.prompts, "each prompt is stored once");
-            for prompt in &worked.prompts {
-                // One that died with its replica keeps its text, and is not finished.
-                let wanted = answer_to(prompt);
-                let finished = said.iter().filter(|message| message["info"]["finish"] == "stop");
-                assert_eq!(finished.filter(|message| text_of(message) == wanted).count(), 1, "{prompt}: {said:#?}");
-            }
-            assert_eq!(world.model.concurrent_runs(&worked.session), 1);
-            prompts += worked.prompts.len();
+            talks.extend(worked.sessions);
         }
         assert!(failures.is_empty(), "{} failures: {failures:#?}", failures.len());
-        prompts
+        for talk in &talks {
+            talk.check(world).await;
+        }
+        talks.iter().map(|talk| talk.prompts.len()).sum()
+    }
+}
+
+impl Talk {
+    /// Checks that each prompt is stored once, in its order, and answered once, by one run at a time.
+    async fn check(&self, world: &World) {
+        let said = world.client().messages(&self.session).await;
+        let is_from = |message: &&Value, role: &str| message["info"]["role"] == *role;
+        let asked: Vec<String> = said.iter().filter(|message| is_from(message, "user")).map(text_of).collect();
+        assert_eq!(asked, self.prompts, "each prompt is stored once");
+        for prompt in &self.prompts {
+            // One that died with its replica keeps its text, and is not finished.
+            let wanted = answer_to(prompt);
+            let finished = said.iter().filter(|message| message["info"]["finish"] == "stop");
+            assert_eq!(finished.filter(|message| text_of(message) == wanted).count(), 1, "{prompt}: {said:#?}");
+        }
+        assert!(world.model.concurrent_runs(&self.session) <= 1, "two runs of {}", self.session);
     }
 }
 
 /// One client, until it is told to stop.
 async fn work(client: Client, number: usize, stop: &AtomicBool, done: &AtomicU64) -> Worked {
-    let mut worked = Worked { session: String::new(), prompts: Vec::new(), failures: Vec::new() };
-    let Some(session) = request(&client, "POST", "/session", Some(json!({"title": "load"})), &mut worked).await else {
-        return worked;
-    };
-    worked.session = session["id"].as_str().unwrap_or_default().to_owned();
-    let path = format!("/session/{}", worked.session);
-    while !stop.load(Ordering::Relaxed) && worked.failures.is_empty() {
-        let round = worked.prompts.len();
+    let mut worked = Worked { sessions: Vec::new(), failures: Vec::new() };
+    for round in 0.. {
+        if stop.load(Ordering::Relaxed) || !worked.failures.is_empty() {
+            break;
+        }
+        if round % PROMPTS_OF_A_SESSION == 0 {
+            let title = Some(json!({"title": "load"}));
+            let Some(session) = request(&client, "POST", "/session", title, &mut worked).await else { break };
+            let session = session["id"].as_str().unwrap_or_default().to_owned();
+            worked.sessions.push(Talk { session, prompts: Vec::new() });
+        }
+        let Some(talk) = worked.sessions.last_mut() else { break };
         let prompt = format!("prompt {number}.{round}");
-        worked.prompts.push(prompt.clone());
+        talk.prompts.push(prompt.clone());
+        let path = format!("/session/{}", talk.session);
         let body = Some(text_prompt(&prompt));
         if round % 3 == 2 {
             request(&client, "POST", &format!("{path}/prompt_async"), body, &mut worked).await;

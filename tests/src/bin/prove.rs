@@ -1,0 +1,139 @@
+//! Runs the tests of `tests/prove.toml` with many rounds and writes down what came of them: `make prove`.
+//!
+//! The tree must be as it is committed. `--quick` does two rounds of each, of any tree, as a rehearsal: its page goes to
+//! `target`. `--seed N` repeats what was drawn; names of tests choose some of them, as a rehearsal, too.
+
+use anyhow::{Context, bail, ensure};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use suite::figures;
+use suite::prove::Proof;
+
+/// How long one test may take before it counts as failed.
+const PATIENCE: Duration = Duration::from_secs(900);
+/// How many rounds a rehearsal does at most.
+const FEW: usize = 2;
+
+fn main() -> anyhow::Result<ExitCode> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the suite lies in the repository")?;
+    let asked = Asked::parse(std::env::args().skip(1))?;
+    let mut proofs = Proof::all(root)?;
+    if let Some(unknown) = asked.names.iter().find(|name| !proofs.iter().any(|proof| proof.test[1] == **name)) {
+        bail!("tests/prove.toml has no test {unknown}");
+    }
+    proofs.retain(|proof| asked.names.is_empty() || asked.names.contains(&proof.test[1]));
+    let rehearsal = asked.quick || !asked.names.is_empty();
+    let changed = said(root, "git", &["status", "--porcelain"])?;
+    ensure!(rehearsal || changed.is_empty(), "the tree is not as it is committed:\n{changed}");
+
+    let mut page = heading(root, asked.seed, !changed.is_empty())?;
+    let (mut table, mut lines, mut failures) = (String::new(), String::new(), 0);
+    let began = Instant::now();
+    for proof in &proofs {
+        let rounds = if asked.quick { proof.rounds.min(FEW) } else { proof.rounds };
+        eprintln!("{} ({rounds})", proof.what);
+        let outcome = run(root, proof, rounds, asked.seed)?;
+        failures += usize::from(!outcome.passed);
+        let verdict = if outcome.passed { "holds" } else { "FAILED" };
+        let (what, [_, name]) = (&proof.what, &proof.test);
+        writeln!(table, "| {what} | {rounds} | {verdict} | {:.0} s | `{name}` |", outcome.took.as_secs_f64())?;
+        if !outcome.figures.is_empty() {
+            writeln!(lines, "\n{what}:\n")?;
+        }
+        for figure in &outcome.figures {
+            println!("{figure}");
+            writeln!(lines, "- {figure}")?;
+        }
+        if !outcome.passed {
+            eprintln!("{}", outcome.text);
+        }
+    }
+    write!(page, "\n| what | rounds | verdict | took | test |\n|---|---|---|---|---|\n{table}")?;
+    write!(page, "\n## Figures\n{lines}")?;
+    let path = root.join(if rehearsal { "target/prove.md" } else { "docs/evidence/prove.md" });
+    std::fs::create_dir_all(path.parent().context("a file is in a directory")?)?;
+    std::fs::write(&path, page)?;
+    let (count, minutes) = (proofs.len(), began.elapsed().as_secs_f64() / 60.0);
+    println!("{count} proofs, {failures} failed, {minutes:.1} minutes; written to {}", path.display());
+    Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What the command line asks for.
+struct Asked {
+    quick: bool,
+    seed: u64,
+    names: Vec<String>,
+}
+
+impl Asked {
+    fn parse(mut words: impl Iterator<Item = String>) -> anyhow::Result<Self> {
+        let mut asked = Self { quick: false, seed: seconds_since_1970()?, names: Vec::new() };
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "--quick" => asked.quick = true,
+                "--seed" => asked.seed = words.next().context("--seed N")?.parse().context("--seed N")?,
+                name => asked.names.push(name.to_owned()),
+            }
+        }
+        Ok(asked)
+    }
+}
+
+fn seconds_since_1970() -> anyhow::Result<u64> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?.as_secs())
+}
+
+/// What was measured, when and where.
+fn heading(root: &Path, seed: u64, changed: bool) -> anyhow::Result<String> {
+    let mut page = String::from("# What `make prove` found\n\n");
+    let commit = said(root, "git", &["rev-parse", "HEAD"])?;
+    let but = if changed { ", with changes that are not committed" } else { "" };
+    let cores = std::thread::available_parallelism()?;
+    let (kernel, data) = (said(root, "uname", &["-sr"])?, std::env::temp_dir());
+    let file_system = said(root, "stat", &["-f", "-c", "%T", &data.to_string_lossy()])?;
+    writeln!(page, "- commit {commit}{but}")?;
+    writeln!(page, "- date {}", said(root, "date", &["-u", "+%F %H:%M UTC"])?)?;
+    writeln!(page, "- seed {seed}")?;
+    writeln!(page, "- machine: {cores} cores, {kernel}, data on {file_system}; debug build, `--durability disk`")?;
+    for (program, argument) in [("redis-server", "--version"), ("nginx", "-v"), ("haproxy", "-v")] {
+        writeln!(page, "- {}", said(root, program, &[argument])?)?;
+    }
+    Ok(page)
+}
+
+/// The first line that a program says; all of it from git.
+fn said(root: &Path, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
+    // Debian keeps servers where not every user's PATH looks.
+    let path = format!("{}:/usr/local/sbin:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
+    let output = Command::new(program).args(arguments).current_dir(root).env("PATH", path).output();
+    let output = output.with_context(|| format!("{program} cannot be run"))?;
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text += &String::from_utf8_lossy(&output.stderr);
+    Ok(if program == "git" { text.trim().to_owned() } else { text.lines().next().unwrap_or_default().to_owned() })
+}
+
+struct Outcome {
+    passed: bool,
+    took: Duration,
+    figures: Vec<String>,
+    text: String,
+}
+
+fn run(root: &Path, proof: &Proof, rounds: usize, seed: u64) -> anyhow::Result<Outcome> {
+    let [file, name] = &proof.test;
+    let mut command = Command::new("timeout");
+    command.arg(PATIENCE.as_secs().to_string()).arg(env!("CARGO"));
+    command.args(["test", "-q", "--locked", "-p", "suite", "--test", file]);
+    command.args(["--", "--exact", "--nocapture", name]).current_dir(root).stdin(Stdio::null());
+    command.env(figures::ROUNDS, rounds.to_string()).env(figures::SEED, seed.to_string());
+    let began = Instant::now();
+    let output = command.output()?;
+    let took = began.elapsed();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    let passed = output.status.success() && text.contains("1 passed");
+    // The harness may have written the test's name before, on the same line.
+    let figures = text.lines().filter_map(|line| Some(line.split_once("figure ")?.1.to_owned())).collect();
+    Ok(Outcome { passed, took, figures, text })
+}
