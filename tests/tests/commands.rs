@@ -56,12 +56,11 @@ async fn a_command_becomes_a_prompt_and_is_told_when_it_is_carried_out() {
     assert_eq!(command(&client, &id, own).await.ok(), answer, "sent again it is the same prompt");
     let asked = world.model.main_requests();
     assert_eq!(asked.len(), 4);
-    let expected = [
-        "Say hello to Ann then Bob B Carl Dan all: Ann \"Bob B\" Carl Dan",
-        "No placeholders here\n\nextra args",
-        "Plan it",
-    ];
-    assert_eq!(transcript::user_texts(&asked[2].body), expected);
+    let expected =
+        ["Say hello to Ann then Bob B Carl Dan all: Ann \"Bob B\" Carl Dan", "No placeholders here\n\nextra args"];
+    let texts = transcript::user_texts(&asked[2].body);
+    assert_eq!(texts[..2], expected);
+    assert!(texts[2].starts_with("Plan it\n<system-reminder>"), "a planner is reminded: {texts:?}");
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use crate::mask::mask_config;
 use crate::model::{Model, ModelNotFound, ModelRef};
 use crate::project::{self, Place, Project};
 use crate::providers::Providers;
+use crate::secret::Secret;
 use crate::surroundings::Surroundings;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -40,6 +41,8 @@ pub struct Instance {
     pub default_model: Option<ModelRef>,
     /// The config's model for small tasks; see [`Instance::small_model_for`].
     pub small_model: Option<ModelRef>,
+    /// What clients and commands must not see: what is masked in the configuration, and the keys of providers.
+    pub secrets: Vec<Secret>,
     fingerprint: Fingerprint,
 }
 
@@ -66,7 +69,8 @@ pub fn load_at(directory: &Path, place: Place, surroundings: &Surroundings) -> R
     let default_model =
         default_model.or_else(|| last_used(&providers, surroundings, &mut files)).or_else(|| providers.first_model());
     let commands = commands::all(&config);
-    mask_config(&mut config);
+    let mut secrets = mask_config(&mut config);
+    secrets.extend(providers.keys().cloned());
     Ok(Instance {
         directory: directory.to_owned(),
         project,
@@ -79,6 +83,7 @@ pub fn load_at(directory: &Path, place: Place, surroundings: &Surroundings) -> R
         default_agent,
         default_model,
         small_model,
+        secrets,
         fingerprint: files.fingerprint(),
     })
 }

@@ -13,6 +13,9 @@ const MOST_FOLDERS: usize = 2_000;
 /// No more files than this are taken.
 const MOST_FILES: usize = 100;
 
+/// Rules beside a file are no longer than this, in bytes.
+const LARGEST_NEAR: u64 = 256 << 10;
+
 /// A file with rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instruction {
@@ -68,6 +71,33 @@ pub(crate) fn read(
         }
     }
     found
+}
+
+/// The files with rules in the folders between the instance's directory and a file below it, the outermost first: one of
+/// each folder. Those of the directory itself are an instance's own.
+///
+/// Blocks. A link that leads out of the directory, what is no regular file and what is too large is left out.
+pub fn near(directory: &Path, file: &Path) -> Vec<Instruction> {
+    let Ok(below) = file.strip_prefix(directory) else { return Vec::new() };
+    let mut folder = directory.to_owned();
+    let mut found = Vec::new();
+    for name in below.parent().into_iter().flat_map(Path::components) {
+        folder.push(name);
+        let here = PROJECT_FILES.iter().map(|name| folder.join(name)).find(|path| path.exists());
+        if let Some(path) = here.filter(|path| path != file)
+            && let Some(text) = read_within(directory, &path)
+        {
+            found.push(Instruction { path, text });
+        }
+    }
+    found
+}
+
+fn read_within(directory: &Path, path: &Path) -> Option<String> {
+    let (top, real) = (directory.canonicalize().ok()?, path.canonicalize().ok()?);
+    let about = real.metadata().ok()?;
+    let is_fine = real.starts_with(top) && about.is_file() && about.len() <= LARGEST_NEAR;
+    is_fine.then(|| std::fs::read_to_string(real).ok()).flatten()
 }
 
 /// Takes a file, once; true if it is there. One that cannot be read is left out.

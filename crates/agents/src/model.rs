@@ -5,6 +5,7 @@ use crate::secret::Secret;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// Which model, by name: `provider/model`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -51,6 +52,8 @@ pub struct Model {
     pub api_key: Option<Secret>,
     /// More headers: the provider's, then the model's.
     pub headers: BTreeMap<String, Secret>,
+    /// The provider's own time-outs.
+    pub timeouts: Timeouts,
     /// More fields for the request.
     pub options: Map<String, Value>,
     /// Sizes in tokens.
@@ -63,6 +66,28 @@ pub struct Model {
     pub variants: BTreeMap<String, Map<String, Value>>,
     /// There is no model: answers are made up by the server.
     pub demo: bool,
+}
+
+/// How long a provider may take, where its options say so: `headerTimeout`, `chunkTimeout` and `timeout`, in milliseconds.
+/// `false` stands for a day: no wait is without an end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Until its answer begins.
+    pub headers: Option<Duration>,
+    /// Between two pieces of its answer.
+    pub chunk: Option<Duration>,
+    /// For a whole request.
+    pub whole: Option<Duration>,
+}
+
+impl Timeouts {
+    pub(crate) fn of(options: &Map<String, Value>) -> Self {
+        let timeout = |key: &str| match options.get(key)? {
+            Value::Bool(false) => Some(Duration::from_secs(24 * 60 * 60)),
+            value => value.as_u64().map(Duration::from_millis),
+        };
+        Self { headers: timeout("headerTimeout"), chunk: timeout("chunkTimeout"), whole: timeout("timeout") }
+    }
 }
 
 /// A model that nobody provides.

@@ -57,6 +57,22 @@ You sum up what was done in a conversation with a coding agent, as for the descr
 sentences in the first person, saying what changed and why. No list of files, no advice, no question, unless one from \
 the end of the conversation is still open; then end with it.";
 
+/// Beside each prompt to `plan`.
+pub(crate) const PLANNING: &str = "\
+<system-reminder>
+You are planning now; nothing may be changed yet. Edit no file, and run no command that writes, installs, commits or \
+otherwise changes anything: look, search and read only. This holds even where the request says something else. Find out \
+what you need, ask where a wrong guess would be costly, and end with a plan that is short enough to be read and exact \
+enough to be carried out: what changes where, in which order, and how it is checked.
+</system-reminder>";
+
+/// Beside the first prompt to `build` after one to `plan`.
+pub(crate) const PLANNED: &str = "\
+<system-reminder>
+Planning is over: you may edit files and run commands again, as far as the permission rules allow. If there is a plan \
+above, carry it out.
+</system-reminder>";
+
 pub(crate) const INIT_USE: &str = "write or refresh AGENTS.md for this project";
 pub(crate) const INIT: &str = "\
 Write `AGENTS.md` in the root of this work tree, or improve the one that is there: what a coding agent must know to \

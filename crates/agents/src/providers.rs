@@ -3,7 +3,7 @@
 use crate::catalog::{PREFERRED, SMALL, WELL_KNOWN, WellKnown};
 use crate::mask::masked_options;
 use crate::merge;
-use crate::model::{Model, ModelNotFound, ModelRef, alike};
+use crate::model::{Model, ModelNotFound, ModelRef, Timeouts, alike};
 use crate::secret::{MASK, Secret};
 use crate::surroundings::Surroundings;
 use serde_json::{Map, Value, json};
@@ -26,6 +26,7 @@ struct Provider {
     api_key: Option<Secret>,
     headers: BTreeMap<String, Secret>,
     model_headers: HashMap<String, BTreeMap<String, Secret>>,
+    timeouts: Timeouts,
     connected: bool,
 }
 
@@ -104,6 +105,11 @@ impl Providers {
         SMALL.iter().find_map(of).map(reference)
     }
 
+    /// The keys of all providers.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &Secret> {
+        self.list.iter().filter_map(|provider| provider.api_key.as_ref())
+    }
+
     /// True if the model can be called.
     pub(crate) fn has(&self, model: &ModelRef) -> bool {
         self.model(model).is_ok()
@@ -132,6 +138,7 @@ impl Providers {
             base_url: address.trim_end_matches('/').to_owned(),
             api_key: provider.api_key.clone(),
             headers,
+            timeouts: provider.timeouts,
             options: model.options.clone(),
             limit: model.limit,
             cost: model.cost.clone(),
@@ -194,6 +201,7 @@ impl Provider {
         Self {
             api_key: option("apiKey").or(from_env.map(String::as_str)).map(Secret::from),
             headers: headers(options.get("headers")),
+            timeouts: Timeouts::of(&options),
             info: ProviderInfo {
                 id: id.to_owned(),
                 name: text("name").or(known.map(|known| known.name)).unwrap_or(id).to_owned(),
@@ -225,6 +233,7 @@ impl Provider {
             api_key: None,
             headers: BTreeMap::new(),
             model_headers: HashMap::new(),
+            timeouts: Timeouts::default(),
             connected: true,
         }
     }

@@ -16,11 +16,13 @@ enum Shape {
     MapOf(&'static Shape),
     /// An object with these optional fields, and any others.
     Fields(&'static [(&'static str, Shape)]),
+    /// A number above 0 of milliseconds, or `false`.
+    Timeout,
     /// The first shape if the value is text, else the second.
     TextOr(&'static Shape, &'static Shape),
 }
 
-use Shape::{Array, Fields, Flag, MapOf, Number, Object, OneOf, Text, TextOr, Texts};
+use Shape::{Array, Fields, Flag, MapOf, Number, Object, OneOf, Text, TextOr, Texts, Timeout};
 
 const ACTION: Shape = OneOf(&["ask", "allow", "deny"]);
 const PERMISSION: Shape = TextOr(&ACTION, &MapOf(&TextOr(&ACTION, &MapOf(&ACTION))));
@@ -70,7 +72,17 @@ const PROVIDER: Shape = Fields(&[
     ("npm", Text),
     ("whitelist", Texts),
     ("blacklist", Texts),
-    ("options", Fields(&[("apiKey", Text), ("baseURL", Text), ("headers", MapOf(&Text))])),
+    (
+        "options",
+        Fields(&[
+            ("apiKey", Text),
+            ("baseURL", Text),
+            ("headers", MapOf(&Text)),
+            ("timeout", Timeout),
+            ("headerTimeout", Timeout),
+            ("chunkTimeout", Timeout),
+        ]),
+    ),
     ("models", MapOf(&MODEL)),
 ]);
 
@@ -160,6 +172,8 @@ fn walk(shape: &Shape, value: &Value, required: bool, path: &mut Vec<String>, is
     match (shape, value) {
         (Text, Value::String(_)) | (Flag, Value::Bool(_)) | (Number, Value::Number(_)) => {}
         (Object, Value::Object(_)) | (Array, Value::Array(_)) => {}
+        (Timeout, Value::Bool(false)) => {}
+        (Timeout, Value::Number(number)) if number.as_u64().is_some_and(|ms| ms > 0) => {}
         (OneOf(words), Value::String(word)) if words.contains(&word.as_str()) => {}
         (TextOr(text, _), Value::String(_)) => walk(text, value, required, path, issues),
         (TextOr(_, other), _) => walk(other, value, required, path, issues),
@@ -183,6 +197,7 @@ fn walk(shape: &Shape, value: &Value, required: bool, path: &mut Vec<String>, is
         (Text, _) => wrong("string"),
         (Flag, _) => wrong("boolean"),
         (Number, _) => wrong("number"),
+        (Timeout, _) => wrong("a whole number above 0, or false"),
         (Texts | Array, _) => wrong("array"),
         (OneOf(words), _) => wrong(&words.iter().map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(" | ")),
         (Object | MapOf(_) | Fields(_), _) => wrong("object"),

@@ -1,6 +1,6 @@
 //! The system message of a model request.
 
-use crate::agent::Agent;
+use crate::agent::{Agent, BUILD, PLAN};
 use crate::instance::Instance;
 use crate::model::Model;
 use crate::prompts;
@@ -17,6 +17,15 @@ pub fn system_prompt(instance: &Instance, agent: &Agent, model: &Model, now_date
     }
     layers.extend(extra.filter(|text| !text.is_empty()).map(str::to_owned));
     layers.join("\n\n")
+}
+
+/// What a model is reminded of beside a prompt to this agent; `former` is the agent of the prompt before.
+pub fn reminder(agent: &str, former: Option<&str>) -> Option<&'static str> {
+    match (agent, former) {
+        (PLAN, _) => Some(prompts::PLANNING),
+        (BUILD, Some(PLAN)) => Some(prompts::PLANNED),
+        _ => None,
+    }
 }
 
 fn environment(instance: &Instance, model: &Model, now_date: &str) -> String {

@@ -2,7 +2,7 @@
 
 use crate::api::EngineError;
 use crate::commit::body;
-use crate::engine::{Counters, Engine};
+use crate::engine::{Counters, Engine, blocking};
 use crate::run::{Run, Stop, StopReason};
 use crate::step::{Scene, put_part};
 use crate::trace;
@@ -17,7 +17,7 @@ use storage::{Record, Write};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
-use tools::{Ask, Call, Host, Output, Registry, Resolved, Task, Tool, ToolError};
+use tools::{Ask, Call, Host, Instructions, Output, Registry, Resolved, Task, Tool, ToolError, ToolSettings};
 use tracing::Instrument;
 use wire::message::MessageError;
 use wire::part::{Part, PartKind, Span, ToolPart, ToolState};
@@ -82,8 +82,13 @@ pub(crate) async fn start(
     let now = run.engine.now_ms();
     let PartKind::Tool(call) = &mut part.kind else { return Ok(()) };
     call.tool = tool.name().to_owned();
-    call.state =
-        ToolState::Running { input: input.clone(), title: None, metadata: None, time: Span::from(now), begun: None };
+    call.state = ToolState::Running {
+        input: input.clone(),
+        title: None,
+        metadata: None,
+        time: Span::from(now),
+        begun: Some(false),
+    };
     put_part(run, &part).await?;
     spawn(run, scene, stop, calls, part, tool, input, is_loop);
     Ok(())
@@ -137,10 +142,19 @@ fn spawn(
         identity: run.identity(),
         cancel: stop.token.clone(),
         host: host.clone(),
-        settings: run.engine.0.settings.tools.clone(),
+        settings: tool_settings(&run.engine, &scene.instance),
     };
     let span = trace::tool(&call.identity, tool.name(), &call.call_id);
     calls.running.spawn(perform(host, tool, input, call, is_loop).instrument(span));
+}
+
+/// The settings of tools in a directory: commands do not see the secrets of its configuration either.
+pub(crate) fn tool_settings(engine: &Engine, instance: &agents::Instance) -> Arc<ToolSettings> {
+    let mut settings = engine.0.settings.tools.clone();
+    if !instance.secrets.is_empty() {
+        Arc::make_mut(&mut settings).env.hide(instance.secrets.iter().map(agents::Secret::expose));
+    }
+    settings
 }
 
 async fn perform(host: Arc<CallHost>, tool: Arc<dyn Tool>, input: Value, call: Call, is_loop: bool) -> Ended {
@@ -431,6 +445,14 @@ impl Host for CallHost {
 
     async fn task(&self, task: Task) -> Result<Output, ToolError> {
         crate::child::task(&self.run, &self.scene, &self.stop, &self.part, task, None).await
+    }
+
+    async fn instructions_near(&self, file: &Path) -> Vec<Instructions> {
+        let (directory, file) = (self.scene.instance.directory.clone(), file.to_owned());
+        let found = blocking(move || Ok(agents::near(&directory, &file))).await.unwrap_or_default();
+        let mut shown = self.scene.shown.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let new = found.into_iter().filter(|rules| shown.insert(rules.path.clone()));
+        new.map(|rules| Instructions { path: rules.path, text: rules.text }).collect()
     }
 
     fn new_output_id(&self) -> wire::ids::ToolOutputId {

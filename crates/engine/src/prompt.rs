@@ -51,7 +51,8 @@ impl Engine {
             return Err(self.refuse_agent(tenant, &session, &instance, &agent).await);
         };
         let mut model = self.choose_model(&instance, &agent, &session, &prompt)?;
-        model.variant = prompt.variant.clone().or(model.variant);
+        let of_agent = instance.agent(&agent).and_then(|agent| variant_of(&instance, agent, &model));
+        model.variant = prompt.variant.clone().or(of_agent).or(model.variant);
         let key = SessionKey::new(tenant.clone(), id.clone());
         if let Some(ticket) = self.stored_before(&key, &prompt).await? {
             return Ok(Accepted::Ticket(ticket));
@@ -451,4 +452,12 @@ fn name_of(prompt: &Prompt) -> Option<String> {
         (None, Some(id)) => Some(hash_of(&["message", id.as_str()])),
         (None, None) => None,
     }
+}
+
+/// The variant that an agent names for its own model, if that model is the one and has such a variant.
+fn variant_of(instance: &agents::Instance, agent: &agents::Agent, model: &UserModel) -> Option<String> {
+    let (variant, own) = (agent.variant.as_ref()?, agent.model.as_ref()?);
+    let is_own = own.provider_id == model.provider_id && own.model_id == model.model_id;
+    let known = instance.model(&own.provider_id, &own.model_id).ok()?;
+    (is_own && known.variants.contains_key(variant)).then(|| variant.clone())
 }

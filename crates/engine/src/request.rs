@@ -5,7 +5,7 @@ use crate::step::Scene;
 use crate::turn::Transcript;
 use agents::{AgentMode, Model};
 use base64::Engine as _;
-use models::{ChatMessage, ChatRequest, Endpoint, Secret, ToolCall, ToolChoice, ToolSpec, UserContent};
+use models::{ChatMessage, ChatRequest, Endpoint, Secret, Timeouts, ToolCall, ToolChoice, ToolSpec, UserContent};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use wire::message::{Message, MessageWithParts};
@@ -29,6 +29,7 @@ pub(crate) fn chat_request(run: &Run, scene: &Scene, transcript: &Transcript) ->
     let system = agents::system_prompt(&scene.instance, &scene.agent, &scene.model, &date, extra);
     let mut messages = vec![ChatMessage::System(system)];
     messages.extend(conversation(&transcript.messages));
+    remind(scene, transcript, &mut messages);
     if matches!(messages.last(), Some(ChatMessage::Assistant { tool_calls, .. }) if tool_calls.is_empty()) {
         // Left by a replica that died in mid-answer; many providers want a user to speak last.
         messages.push(ChatMessage::User(vec![UserContent::Text(BROKEN_OFF.to_owned())]));
@@ -52,6 +53,20 @@ pub(crate) fn chat_request(run: &Run, scene: &Scene, transcript: &Transcript) ->
     request
 }
 
+/// Says beside the newest prompt what its agent must not forget. It stands in the request only.
+fn remind(scene: &Scene, transcript: &Transcript, messages: &mut [ChatMessage]) {
+    let prompts = transcript.messages.iter().rev().filter_map(|message| message.info.user());
+    let former = prompts.skip_while(|prompt| prompt.id != scene.user.id).nth(1);
+    let reminder = agents::reminder(&scene.agent.name, former.map(|prompt| prompt.agent.as_str()));
+    let newest = messages.iter_mut().rev().find_map(|message| match message {
+        ChatMessage::User(content) => Some(content),
+        _ => None,
+    });
+    if let (Some(reminder), Some(content)) = (reminder, newest) {
+        content.push(UserContent::Text(reminder.to_owned()));
+    }
+}
+
 /// What all requests of a session have in common.
 pub(crate) fn base_request(scene: &Scene, model: &Model, messages: Vec<ChatMessage>) -> ChatRequest {
     let session = scene.session.id.to_string();
@@ -69,6 +84,11 @@ pub(crate) fn base_request(scene: &Scene, model: &Model, messages: Vec<ChatMessa
             base_url: model.base_url.clone(),
             api_key: model.api_key.as_ref().map(|key| Secret::new(key.expose())),
             headers: model.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect(),
+            timeouts: Timeouts {
+                first_byte: model.timeouts.headers,
+                silence: model.timeouts.chunk,
+                whole: model.timeouts.whole,
+            },
         },
         model: model.api_id.clone(),
         messages,

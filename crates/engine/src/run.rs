@@ -399,7 +399,8 @@ impl Run {
                 next => next,
             };
             let stop = Arc::new(Stop::default());
-            let step = crate::step::step(self, transcript, next, first && told_busy, stop.clone());
+            let retry = head.retry.clone();
+            let step = crate::step::step(self, transcript, next, first && told_busy, retry, stop.clone());
             let step = step.instrument(trace::step(&self.identity()));
             let outcome = {
                 tokio::pin!(step);

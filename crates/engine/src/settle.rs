@@ -94,7 +94,7 @@ impl Run {
     pub(crate) async fn add_up(&self, spent: Spent, now: u64) -> Result<Head, EngineError> {
         let (head, (session, reserved)) = self
             .head_commit(move |head, at| {
-                head.tries = 0;
+                head.end_step();
                 let reserved = head.reserve_time(now);
                 let mut session = at.session()?;
                 crate::turn::add_up(head, &mut session, &spent, now);

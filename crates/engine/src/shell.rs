@@ -1,6 +1,7 @@
 //! A command that a person runs in a session: no model is asked, the conversation shows what it printed.
 
 use crate::api::EngineError;
+use crate::call::tool_settings;
 use crate::commit::body;
 use crate::engine::Counters;
 use crate::run::{Run, Stop, StopReason, message_record};
@@ -44,8 +45,10 @@ pub(crate) async fn shell(
         engine.publish(&run.origin, happened, version(part.id.as_str())).await;
     }
     let instance = engine.0.instances.get(known.session.directory.as_ref()).await;
-    let worktree =
-        instance.map(|instance| instance.worktree.clone()).unwrap_or_else(|_| known.session.directory.clone().into());
+    let (worktree, settings) = match &instance {
+        Ok(instance) => (instance.worktree.clone(), tool_settings(engine, instance)),
+        Err(_) => (known.session.directory.clone().into(), engine.0.settings.tools.clone()),
+    };
     let mut message = AssistantMessage {
         id: engine.0.ids.message(),
         session_id: known.session.id.clone(),
@@ -102,7 +105,7 @@ pub(crate) async fn shell(
         identity: run.identity(),
         cancel: stop.token.clone(),
         host: Arc::new(ShellHost { run: run.clone(), part: part.clone() }),
-        settings: engine.0.settings.tools.clone(),
+        settings,
     };
     let bash = engine.0.tools.get("bash").unwrap_or_else(|| engine.0.tools.invalid());
     let result = bash.run(json!({ "command": command, "timeout": LONGEST_MS }), &call).await;

@@ -1,5 +1,7 @@
 //! One step: one model call and the tools that it asks for.
 
+mod retry;
+
 use crate::api::EngineError;
 use crate::call::{self, Calls};
 use crate::commit::body;
@@ -10,9 +12,11 @@ use crate::trace;
 use crate::turn::{Next, Transcript};
 use agents::{Agent, Instance, Model, ModelRef};
 use models::{FinishReason, ModelError, ModelEvent, Usage};
-use run_protocol::{RecordVersion, Spent, TicketAnswer};
+use run_protocol::{RecordVersion, Retry, Spent, TicketAnswer};
 use serde_json::json;
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use storage::{Record, Write};
 use tracing::Instrument;
@@ -42,14 +46,18 @@ pub(crate) struct Scene {
     pub agent: Agent,
     pub model: Model,
     pub user: UserMessage,
+    /// The files with rules that the model has been shown, or is being shown.
+    pub shown: Mutex<HashSet<PathBuf>>,
 }
 
-/// Does one step. It ends early, with its records closed, when `stop` says so; a lost run writes nothing more.
+/// Does one step, after the rest of the wait that a former runner was in. It ends early, with its records closed, when
+/// `stop` says so; a lost run writes nothing more.
 pub(crate) async fn step(
     run: &Run,
     transcript: Transcript,
     next: Next,
     first: bool,
+    retry: Option<Retry>,
     stop: Arc<Stop>,
 ) -> Result<Outcome, EngineError> {
     let (user, resumed) = match next {
@@ -70,7 +78,7 @@ pub(crate) async fn step(
             return Ok(Outcome { message: None, spent: Spent::default(), ends_with: Some(answer) });
         }
     };
-    let scene = match scene(run, *user).await? {
+    let scene = match scene(run, &transcript, *user).await? {
         Ok(scene) => scene,
         Err(error) => return refuse(run, error).await,
     };
@@ -78,18 +86,30 @@ pub(crate) async fn step(
         Some((message, _)) => (**message).clone(),
         None => transcript.empty_dangling(&scene.user).unwrap_or_else(|| new_message(run, &scene)),
     };
-    let mut writing =
-        Writing { run, scene: Arc::new(scene), stop, message, text: None, reasoning: None, calls: Calls::default() };
+    let mut writing = Writing {
+        run,
+        scene: Arc::new(scene),
+        stop,
+        message,
+        begun: false,
+        text: None,
+        reasoning: None,
+        calls: Calls::default(),
+    };
     match resumed {
         Some((message, calls)) => {
             writing.calls.recall(transcript.parts_of(&message.id));
             writing.resume(calls).await
         }
-        None => writing.answer(&transcript, first).await,
+        None => writing.answer(&transcript, first, retry).await,
     }
 }
 
-async fn scene(run: &Run, user: UserMessage) -> Result<Result<Scene, MessageError>, EngineError> {
+async fn scene(
+    run: &Run,
+    transcript: &Transcript,
+    user: UserMessage,
+) -> Result<Result<Scene, MessageError>, EngineError> {
     let Known { session, rev, .. } = run.known();
     let instance = match run.engine.0.instances.get(session.directory.as_ref()).await {
         Ok(instance) => instance,
@@ -103,7 +123,9 @@ async fn scene(run: &Run, user: UserMessage) -> Result<Result<Scene, MessageErro
     let Some(agent) = instance.agent(&user.agent).cloned() else {
         return Ok(Err(MessageError::unknown(format!("Agent not found: \"{}\"", user.agent))));
     };
-    Ok(Ok(Scene { session, rev, instance, agent, model, user }))
+    let known = instance.instructions.iter().map(|rules| rules.path.clone());
+    let shown = Mutex::new(known.chain(transcript.shown_rules()).collect());
+    Ok(Ok(Scene { session, rev, instance, agent, model, user, shown }))
 }
 
 /// The prompt cannot be answered at all: its callers get the error, the message stays stored.
@@ -150,6 +172,8 @@ struct Writing<'a> {
     scene: Arc<Scene>,
     stop: Arc<Stop>,
     message: AssistantMessage,
+    /// The message has parts.
+    begun: bool,
     text: Option<Part>,
     reasoning: Option<Part>,
     calls: Calls,
@@ -178,7 +202,12 @@ impl Writing<'_> {
         &self.run.engine
     }
 
-    async fn answer(&mut self, transcript: &Transcript, first: bool) -> Result<Outcome, EngineError> {
+    async fn answer(
+        &mut self,
+        transcript: &Transcript,
+        first: bool,
+        retry: Option<Retry>,
+    ) -> Result<Outcome, EngineError> {
         if !first {
             self.publish_status(&SessionStatus::Busy).await;
         }
@@ -188,7 +217,13 @@ impl Writing<'_> {
         }
         self.publish_summary().await;
         let request = crate::request::chat_request(self.run, &self.scene, transcript);
-        let mut failures = 0;
+        let mut failures = retry.as_ref().map_or(0, |retry| retry.attempt);
+        if let Some(retry) = &retry {
+            self.show_retry(retry).await;
+            if !self.wait_to_retry(retry).await {
+                return self.stopped_while_waiting().await;
+            }
+        }
         loop {
             self.publish_status(&SessionStatus::Busy).await;
             let mut request = request.clone();
@@ -201,7 +236,9 @@ impl Writing<'_> {
                 Answered::Stopped => return self.stopped().await,
                 Answered::Failed(error) if error.is_retryable() && failures < models::MAX_RETRIES => {
                     failures += 1;
-                    if !self.wait_to_retry(failures, &error).await {
+                    let retry = self.retry(failures, &error);
+                    self.leave_attempt(&retry).await?;
+                    if !self.wait_to_retry(&retry).await {
                         return self.stopped_while_waiting().await;
                     }
                 }
@@ -269,7 +306,7 @@ impl Writing<'_> {
             Ok(stream) => stream,
             Err(error) => return Ok(Answered::Failed(error)),
         };
-        let mut begun = false;
+        let mut started = false;
         loop {
             let event = tokio::select! {
                 biased;
@@ -277,10 +314,10 @@ impl Writing<'_> {
                 event = stream.next() => event,
             };
             // The step begins with the first thing that the model says.
-            if !begun && !matches!(event, Some(Err(_))) {
+            if !started && !matches!(event, Some(Err(_))) {
                 let start = self.part(PartKind::StepStart(StepStartPart::default()));
                 self.put_part(&start).await?;
-                begun = true;
+                (started, self.begun) = (true, true);
             }
             match event {
                 Some(Ok(ModelEvent::Finish { reason, usage })) => return Ok(Answered::Finished(reason, usage)),
@@ -452,32 +489,6 @@ impl Writing<'_> {
         self.message.time.completed = Some(self.engine().now_ms());
         self.put_message().await?;
         Ok(self.outcome(Spent::default(), true))
-    }
-
-    /// Waits before the next attempt. False: the step was stopped.
-    async fn wait_to_retry(&mut self, attempt: u32, error: &ModelError) -> bool {
-        let delay = models::retry_delay(attempt, error, self.engine().0.ids.bits());
-        let message = error.to_message_error().data["message"].as_str().unwrap_or_default().to_owned();
-        let next = self.engine().now_ms() + delay.as_millis() as u64;
-        // What is written stays; the next attempt begins new parts in the same message.
-        self.text = None;
-        self.reasoning = None;
-        self.publish_status(&SessionStatus::Retry { attempt, message, next }).await;
-        tokio::select! {
-            () = tokio::time::sleep(delay) => true,
-            () = self.stop.token.cancelled() => false,
-        }
-    }
-
-    /// An abort while waiting for a retry completes the message without an error.
-    async fn stopped_while_waiting(&mut self) -> Result<Outcome, EngineError> {
-        if !matches!(self.stop.reason(), Some(StopReason::Aborted { .. })) {
-            return self.stopped().await;
-        }
-        self.calls.interrupt(self.run).await?;
-        self.message.time.completed = Some(self.engine().now_ms());
-        self.put_message().await?;
-        Ok(self.outcome(Spent::default(), false))
     }
 
     /// The step was stopped: its records are closed as the reason demands.

@@ -9,6 +9,7 @@ use crate::subtask::Subtask;
 use run_protocol::{Head, Spent, Ticket, TicketAnswer, TicketKind};
 use serde_json::json;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use storage::{Record, Write};
 use wire::ids::MessageId;
@@ -108,6 +109,16 @@ impl Transcript {
     /// The parts of a message.
     pub(crate) fn parts_of(&self, id: &MessageId) -> &[Part] {
         self.messages.iter().find(|message| message.info.id() == id).map_or(&[], |message| &message.parts)
+    }
+
+    /// The files with rules that tools have shown the model.
+    pub(crate) fn shown_rules(&self) -> impl Iterator<Item = PathBuf> {
+        let calls = self.messages.iter().flat_map(|message| &message.parts).filter_map(Part::tool);
+        let loaded = calls.filter_map(|call| match &call.state {
+            ToolState::Completed { metadata, time, .. } if time.compacted.is_none() => metadata["loaded"].as_array(),
+            _ => None,
+        });
+        loaded.flatten().filter_map(|path| path.as_str()).map(PathBuf::from)
     }
 
     /// True where a former runner left a message open.
@@ -303,9 +314,9 @@ impl Transcript {
     }
 }
 
-/// A call that was accepted and had no effect yet.
+/// A call that was accepted here and had no effect yet. One that OpenCode left may have had.
 pub(crate) fn is_waiting(part: &Part) -> bool {
-    matches!(part.tool().map(|tool| &tool.state), Some(ToolState::Running { begun: None | Some(false), .. }))
+    matches!(part.tool().map(|tool| &tool.state), Some(ToolState::Running { begun: Some(false), .. }))
 }
 
 /// Closes a part that nobody writes any more.

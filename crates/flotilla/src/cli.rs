@@ -4,6 +4,7 @@ use crate::settings::Flags;
 use crate::settings::table::{Fallback, Kind, Row, Scope, TABLE};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// What the user asks for.
@@ -14,6 +15,8 @@ pub enum Request {
     Up(Flags),
     /// `flotilla config`.
     Config(Flags),
+    /// `flotilla import` of these files.
+    Import(Flags, Vec<PathBuf>),
     /// `flotilla health` of the server at this address.
     Health(String),
 }
@@ -43,6 +46,10 @@ fn request(matches: &ArgMatches) -> Option<Request> {
         "serve" => Some(Request::Serve(flags(Scope::Serve, matches))),
         "config" => Some(Request::Config(flags(Scope::Serve, matches))),
         "up" => Some(Request::Up(flags(Scope::Up, matches))),
+        "import" => {
+            let files = matches.get_many("files").into_iter().flatten().cloned().collect();
+            Some(Request::Import(flags(Scope::Import, matches), files))
+        }
         "health" => matches.get_one::<String>("url").cloned().map(Request::Health),
         _ => None,
     }
@@ -51,6 +58,8 @@ fn request(matches: &ArgMatches) -> Option<Request> {
 fn command() -> Command {
     let version = format!("{} (OpenCode API {})", env!("CARGO_PKG_VERSION"), wire::OPENCODE_VERSION);
     let url = Arg::new("url").long("url").value_name("URL").default_value("http://127.0.0.1:4096");
+    let files = Arg::new("files").value_name("FILE").num_args(1..).required(true);
+    let files = files.value_parser(clap::value_parser!(PathBuf)).help("What `opencode export` wrote");
     Command::new("flotilla")
         .about("An OpenCode server that runs as a fleet")
         .version(version)
@@ -65,6 +74,13 @@ fn command() -> Command {
             Command::new("config").about("Print the settings that `serve` would have, and where each came from"),
             Scope::Serve,
         ))
+        .subcommand(
+            with_settings(
+                Command::new("import").about("Take in sessions that `opencode export` wrote; replicas may be at work"),
+                Scope::Import,
+            )
+            .arg(files),
+        )
         .subcommand(
             Command::new("health")
                 .about("Ask a server whether it lives: exit code 0, or 1 and one line")

@@ -4,6 +4,7 @@ mod cli;
 #[cfg(debug_assertions)]
 mod failpoints;
 mod health;
+mod import;
 mod lines;
 mod listen;
 mod logging;
@@ -14,7 +15,7 @@ mod telemetry;
 mod up;
 
 use crate::cli::Request;
-use crate::settings::{Environment, FleetSettings, SettingError, Settings, Sources, table::Scope};
+use crate::settings::{Environment, FleetSettings, ImportSettings, SettingError, Settings, Sources, table::Scope};
 use crate::telemetry::Telemetry;
 use std::env;
 use std::future::Future;
@@ -55,6 +56,7 @@ fn run(request: Request) -> anyhow::Result<()> {
             let telemetry = Telemetry::start(&settings.environment)?;
             logging::start(settings.log_format, settings.log_level, telemetry.tracer());
             spare_memory();
+            close_to_others();
             let mut runtime = Builder::new_multi_thread();
             runtime.max_blocking_threads(BLOCKING_THREADS);
             let ended = block_on(runtime, serve::run(settings));
@@ -76,6 +78,7 @@ fn run(request: Request) -> anyhow::Result<()> {
             print!("{}", settings::show(&sources));
             Ok(())
         }
+        Request::Import(flags, files) => import::run(&ImportSettings::load(&flags, &environment()?)?, &files),
         Request::Health(url) => block_on(Builder::new_current_thread(), health::check(&url)),
     }
 }
@@ -88,6 +91,14 @@ const BLOCKING_THREADS: usize = 32;
 fn spare_memory() {
     if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
         tracing::debug!(%error, "transparent huge pages stay on");
+    }
+}
+
+/// Commands run as the same user. They must not read the server's secrets where the kernel shows environment and memory
+/// of a process to its user; nothing helps against root. The price: no core dumps, no debugger without rights.
+fn close_to_others() {
+    if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "other processes of this user can read the environment of this one");
     }
 }
 

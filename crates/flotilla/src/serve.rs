@@ -1,7 +1,7 @@
 //! `flotilla serve`: one replica, from its settings to its ordered end.
 
 use crate::listen::listen;
-use crate::settings::{Durability, Settings};
+use crate::settings::Settings;
 use crate::system::System;
 use anyhow::Context;
 use coordination::Ports;
@@ -109,10 +109,7 @@ fn last_call(settings: &Settings) -> Duration {
 }
 
 fn open_store(settings: &Settings, entropy: &Arc<dyn Entropy>) -> anyhow::Result<Store> {
-    let durability = match settings.durability {
-        Durability::Disk => storage::Durability::Disk,
-        Durability::Os => storage::Durability::Os,
-    };
+    let durability = settings.durability.into();
     #[cfg(debug_assertions)]
     if let Some(failpoints) = settings.environment.get("FAILPOINTS") {
         std::fs::create_dir_all(&settings.data_dir)?;
@@ -159,10 +156,12 @@ async fn start_engine(
 ) -> anyhow::Result<Engine> {
     let keys: Vec<&str> = settings.environment.keys().map(String::as_str).filter(|name| is_secret(name)).collect();
     let all = settings.environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
-    let child_env = sandbox::ChildEnv::cleaned(all, keys);
+    let mut child_env = sandbox::ChildEnv::cleaned(all, keys);
+    child_env.hide(settings.passwords().iter().map(String::as_str));
     let exe = std::env::current_exe().context("the own executable cannot be found")?;
     let mut tools = tools::ToolSettings::new(exe, settings.data_dir.join("tool-output"), child_env);
     tools.ttl = settings.lease_ttl;
+    tools.limits = settings.command_limits;
     let parts = engine::Parts {
         ports,
         store,
@@ -186,5 +185,8 @@ async fn start_engine(
 
 /// Names of variables that a command must not see, beside the server's own.
 fn is_secret(name: &str) -> bool {
-    name.ends_with("_API_KEY") || matches!(name, "OPENCODE_CONFIG_CONTENT" | "OPENCODE_AUTH_CONTENT")
+    name.ends_with("_API_KEY")
+        || ["OPENCODE_CONFIG_CONTENT", "OPENCODE_AUTH_CONTENT", "OPENCODE_SERVER_"]
+            .iter()
+            .any(|own| name.starts_with(own))
 }

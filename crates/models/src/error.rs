@@ -42,7 +42,7 @@ pub enum ModelError {
     /// The provider was silent for too long.
     #[error("The model provider {waiting_for} within {} seconds", limit.as_secs_f64())]
     Timeout {
-        /// What was waited for, in words: "sent no answer", "sent nothing".
+        /// What was waited for, in words: "sent no answer", "sent nothing", "did not end its answer".
         waiting_for: &'static str,
         /// How long.
         limit: Duration,
@@ -107,10 +107,15 @@ const TRANSIENT: [&str; 12] = [
 ];
 
 /// How providers say that a conversation is too long.
-const OVERFLOW: [&str; 9] = [
+const OVERFLOW: [&str; 14] = [
     "context_length_exceeded",
     "context length",
     "context window",
+    "context size",
+    "model token limit",
+    "prompt token count",
+    "reduce the length of the messages",
+    "input token count",
     "prompt is too long",
     "input is too long",
     "too many input tokens",

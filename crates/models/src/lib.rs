@@ -15,7 +15,7 @@ mod stream;
 pub use chat::OpenAiCompatible;
 pub use error::{ApiError, ModelError, content_filter_error};
 pub use limits::Limits;
-pub use request::{ChatMessage, ChatRequest, Endpoint, Secret, ToolCall, ToolChoice, ToolSpec, UserContent};
+pub use request::{ChatMessage, ChatRequest, Endpoint, Secret, Timeouts, ToolCall, ToolChoice, ToolSpec, UserContent};
 pub use retry::{MAX_RETRIES, retry_delay};
 pub use stream::{FinishReason, ModelEvent, ModelStream, Usage};
 

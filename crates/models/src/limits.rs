@@ -26,8 +26,8 @@ impl Default for Limits {
         const MIB: usize = 1 << 20;
         Self {
             connect: Duration::from_secs(10),
-            first_byte: Duration::from_secs(120),
-            silence: Duration::from_secs(120),
+            first_byte: Duration::from_secs(300),
+            silence: Duration::from_secs(300),
             line: 8 * MIB,
             answer: 32 * MIB,
             tool_arguments: 4 * MIB,

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 use std::fmt;
+use std::time::Duration;
 
 /// A complete request: everything that the model is to know.
 #[derive(Clone, Debug)]
@@ -38,6 +39,19 @@ pub struct Endpoint {
     pub api_key: Option<Secret>,
     /// Headers of every request. They may hold keys, so their values are never printed.
     pub headers: Vec<(String, String)>,
+    /// Its own time-outs.
+    pub timeouts: Timeouts,
+}
+
+/// What an endpoint may take instead of what [`crate::Limits`] says. Each ends in [`crate::ModelError::Timeout`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Until the answer's headers; else [`crate::Limits::first_byte`].
+    pub first_byte: Option<Duration>,
+    /// Between two pieces of the answer; else [`crate::Limits::silence`].
+    pub silence: Option<Duration>,
+    /// From the request to the end of the answer; else no time of its own.
+    pub whole: Option<Duration>,
 }
 
 impl fmt::Debug for Endpoint {
@@ -47,6 +61,7 @@ impl fmt::Debug for Endpoint {
             .field("base_url", &crate::error::public_url(&self.base_url))
             .field("api_key", &self.api_key)
             .field("headers", &names)
+            .field("timeouts", &self.timeouts)
             .finish()
     }
 }

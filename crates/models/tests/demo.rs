@@ -4,7 +4,7 @@
 
 use models::demo::Demo;
 use models::{
-    ChatMessage, ChatRequest, Endpoint, FinishReason, ModelEvent, Provider, ToolChoice, ToolSpec, UserContent,
+    ChatMessage, ChatRequest, Endpoint, FinishReason, ModelEvent, Provider, Timeouts, ToolChoice, ToolSpec, UserContent,
 };
 use serde_json::{Map, Value, json};
 use std::time::Duration;
@@ -12,7 +12,12 @@ use std::time::Duration;
 fn request(tools: &[&str], messages: Vec<ChatMessage>) -> ChatRequest {
     let tool = |name: &&str| ToolSpec { name: (*name).into(), description: String::new(), parameters: json!({}) };
     ChatRequest {
-        endpoint: Endpoint { base_url: String::new(), api_key: None, headers: Vec::new() },
+        endpoint: Endpoint {
+            base_url: String::new(),
+            api_key: None,
+            headers: Vec::new(),
+            timeouts: Timeouts::default(),
+        },
         model: "demo".into(),
         messages,
         tools: tools.iter().map(tool).collect(),

@@ -32,6 +32,9 @@ pub struct Head {
     /// after half of it landed adds nothing twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spent: Option<Spent>,
+    /// The wait that the newest step is in because its model failed: whoever goes on waits for the rest of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
     /// The names of the newest requests that changed something in this session, oldest first: sent again, they change
     /// nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -39,6 +42,26 @@ pub struct Head {
     /// Fields that a later version added.
     #[serde(flatten)]
     pub extra: serde_json::Map<String, Value>,
+}
+
+/// A wait before a model is asked again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retry {
+    /// The attempts that failed.
+    pub attempt: u32,
+    /// Why the newest did.
+    pub message: String,
+    /// How long the wait was to be, in milliseconds.
+    pub delay: u64,
+    /// When it was to end, in milliseconds since the epoch, by the clock of who began it.
+    pub next: u64,
+}
+
+impl Retry {
+    /// How long is still to be waited, in milliseconds. Another clock may be wrong: never longer than the whole wait.
+    pub fn left(&self, now_ms: u64) -> u64 {
+        self.next.saturating_sub(now_ms).min(self.delay)
+    }
 }
 
 /// Sums over a session's steps.
@@ -104,6 +127,7 @@ impl Head {
             state: HeadState::Live,
             endings: Vec::new(),
             spent: None,
+            retry: None,
             applied: Vec::new(),
             extra: serde_json::Map::new(),
         }
@@ -154,7 +178,13 @@ impl Head {
             let surplus = self.endings.len().saturating_sub(KEPT_ENDINGS);
             self.endings.drain(..surplus);
         }
+        self.end_step();
+    }
+
+    /// Notes that a step came to its end: what its attempts left is of no more interest.
+    pub fn end_step(&mut self) {
         self.tries = 0;
+        self.retry = None;
     }
 
     /// Notes that the request of this name takes effect with this commit. False if it did before. A request without a name
@@ -246,6 +276,18 @@ mod tests {
         assert_eq!(head.reserve_time(100), 100);
         assert_eq!(head.reserve_time(50), 101);
         assert_eq!(head.reserve_time(500), 500);
+    }
+
+    #[test]
+    fn a_wait_is_never_longer_than_it_was_to_be() {
+        let retry = Retry { attempt: 1, message: String::new(), delay: 500, next: 10_000 };
+        assert_eq!(retry.left(9_800), 200);
+        assert_eq!(retry.left(20_000), 0);
+        assert_eq!(retry.left(1), 500, "this clock is far behind");
+        let mut head = Head::new("p");
+        head.retry = Some(retry);
+        head.end_step();
+        assert_eq!(head.retry, None);
     }
 
     #[test]

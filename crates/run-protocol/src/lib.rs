@@ -9,7 +9,7 @@ pub mod liveness;
 pub mod turn;
 
 pub use beats::BeatWatch;
-pub use head::{Ended, Head, HeadState, Spent, Ticket, TicketAnswer, TicketKind};
+pub use head::{Ended, Head, HeadState, Retry, Spent, Ticket, TicketAnswer, TicketKind};
 pub use liveness::Liveness;
 pub use turn::{Ending, Look, Opening};
 

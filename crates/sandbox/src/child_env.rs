@@ -9,6 +9,9 @@ const SECRET_PREFIXES: [&str; 2] = ["FLOTILLA_", "OTEL_"];
 /// Variables that belong to the server by their whole name.
 const SECRET_NAMES: [&str; 2] = ["OPENCODE_SERVER_PASSWORD", "OPENCODE_SERVER_USERNAME"];
 
+/// A value that is at least so long, in bytes, does not stand in another one by chance.
+const TELLING: usize = 8;
+
 /// The environment of a command: the server's own without what is the server's alone.
 ///
 /// A command sees exactly what stands here; nothing is inherited behind its back.
@@ -30,6 +33,20 @@ impl ChildEnv {
                 || secrets.contains(&&*name)
         };
         Self(from.into_iter().filter(|(name, _)| !private(name)).collect())
+    }
+
+    /// Takes away every variable whose value is one of these secrets, bears one, or is a piece of one. Values shorter than
+    /// [`TELLING`] may stand in others by chance: they must be the same.
+    pub fn hide<'a>(&mut self, secrets: impl IntoIterator<Item = &'a str>) -> &mut Self {
+        for secret in secrets {
+            self.0.retain(|_, value| {
+                let value = value.to_string_lossy();
+                let bears = secret.len() >= TELLING && value.contains(secret);
+                let is_piece = value.len() >= TELLING && secret.contains(&*value);
+                !(value == secret || bears || is_piece)
+            });
+        }
+        self
     }
 
     /// Sets a variable, also one that was cleaned away.
@@ -67,5 +84,21 @@ mod tests {
         let env = ChildEnv::cleaned(own.map(|(k, v)| (k.into(), v.into())), ["OPENAI_API_KEY"]);
         let names: Vec<_> = env.iter().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
         assert_eq!(names, ["OPENCODE_CLIENT", "PATH"]);
+    }
+
+    #[test]
+    fn a_secret_is_known_by_its_value_under_any_name() {
+        let own = [
+            ("PATH", "/bin"),
+            ("HUB_TOKEN", "token-of-the-hub"),
+            ("CACHE_URL", "redis://:password-of-redis@host"),
+            ("SHORT", "k"),
+            ("TASK", "walk"),
+            ("EMPTY", ""),
+        ];
+        let mut env = ChildEnv::cleaned(own.map(|(k, v)| (k.into(), v.into())), []);
+        env.hide(["Bearer token-of-the-hub", "password-of-redis", "k"]);
+        let names: Vec<_> = env.iter().map(|(name, _)| name.to_string_lossy().into_owned()).collect();
+        assert_eq!(names, ["EMPTY", "PATH", "TASK"]);
     }
 }

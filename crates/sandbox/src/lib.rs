@@ -9,11 +9,12 @@
 //! Linux only. This crate knows nothing of sessions or HTTP.
 
 mod child_env;
+mod family;
 mod limits;
 mod report;
 mod supervised;
 pub mod supervisor;
 
 pub use child_env::ChildEnv;
-pub use limits::Limits;
+pub use limits::{Exceeded, Limits};
 pub use supervised::{Exit, Identity, SpawnError, SpawnSpec, Supervised};

@@ -1,5 +1,6 @@
 //! What a supervisor tells its replica: one JSON document a line.
 
+use crate::Exceeded;
 use serde::{Deserialize, Serialize};
 
 /// A line on the supervisor's standard error.
@@ -22,6 +23,8 @@ pub(crate) enum Report {
         code: Option<i32>,
         /// The signal that ended it.
         signal: Option<i32>,
+        /// The limit that it was killed for.
+        exceeded: Option<Exceeded>,
     },
 }
 

@@ -1,7 +1,7 @@
 //! A command under a supervisor, seen from the replica.
 
 use crate::report::{Report, order};
-use crate::{ChildEnv, Limits};
+use crate::{ChildEnv, Exceeded, Limits};
 use bytes::Bytes;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::ffi::OsString;
@@ -79,6 +79,8 @@ pub struct Exit {
     pub code: Option<i32>,
     /// The signal that ended it. Both are `None` when the supervisor vanished without a report.
     pub signal: Option<i32>,
+    /// The limit that it was killed for.
+    pub exceeded: Option<Exceeded>,
 }
 
 /// A running command. Dropping it kills the command and everything that it started.
@@ -154,10 +156,10 @@ fn supervisor_command(spec: &SpawnSpec) -> Command {
         .arg(format!("--attempt={}", spec.identity.attempt))
         .arg(format!("--fence={}", spec.identity.fence))
         .arg(format!("--ttl-ms={}", spec.ttl.as_millis()))
-        .arg(format!("--open-files={}", spec.limits.open_files));
-    if let Some(bytes) = spec.limits.file_bytes {
-        command.arg(format!("--file-bytes={bytes}"));
-    }
+        .arg(format!("--processes={}", spec.limits.processes))
+        .arg(format!("--memory-bytes={}", spec.limits.memory_bytes))
+        .arg(format!("--open-files={}", spec.limits.open_files))
+        .arg(format!("--file-bytes={}", spec.limits.file_bytes));
     command.arg("--").arg(&spec.program).args(&spec.args);
     command
         .env_clear()
@@ -220,7 +222,7 @@ async fn follow(
             Ok(Report::Failed { error }) => {
                 started.take().map(|sender| sender.send(Err(error)));
             }
-            Ok(Report::Exited { code, signal }) => end = Some(Exit { code, signal }),
+            Ok(Report::Exited { code, signal, exceeded }) => end = Some(Exit { code, signal, exceeded }),
             Err(_) => tracing::warn!(line, "a supervisor said something else than a report"),
         }
     }

@@ -7,12 +7,15 @@
 //! When the command itself ends, what it left running in the background gets [`LEFTOVER_GRACE`] to end, too, and is
 //! killed then: no process outlives its tool call.
 
+use crate::Limits;
+use crate::family::{below, tasks_of_user};
+use crate::limits::{LOOK_EVERY, Watch};
 use crate::report::{Report, order};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, WaitStatus, getpid, kill_process, kill_process_group,
-    pidfd_open, set_child_subreaper, setrlimit, setsid, wait,
+    Pid, PidfdFlags, Resource, Rlimit, Signal, WaitOptions, WaitStatus, getpid, getuid, kill_process_group, pidfd_open,
+    set_child_subreaper, setpriority_process, setrlimit, setsid, wait,
 };
 use std::ffi::OsString;
 use std::fs;
@@ -27,6 +30,9 @@ pub const STOP_GRACE: Duration = Duration::from_secs(3);
 
 /// How long what a command left in the background has to end by itself once the command ended.
 pub const LEFTOVER_GRACE: Duration = Duration::from_millis(250);
+
+/// The supervisor's priority (its nice value), where its user may raise it.
+const PRIORITY: i32 = -15;
 
 /// Between two rounds of killing, for the kernel to hand over the orphans.
 const KILL_PAUSE: Duration = Duration::from_millis(2);
@@ -60,8 +66,7 @@ fn report(report: &Report) {
 /// What the replica hands over in the arguments.
 struct Settings {
     ttl: Duration,
-    open_files: u64,
-    file_bytes: Option<u64>,
+    limits: Limits,
     program: OsString,
     args: Vec<OsString>,
 }
@@ -76,15 +81,20 @@ impl Settings {
             }
             options.push(arg.into_string().map_err(|arg| format!("not text: {arg:?}"))?);
         }
-        let option = |name: &str| -> Result<Option<u64>, String> {
-            let value = options.iter().find_map(|option| option.strip_prefix(name)?.strip_prefix('='));
-            value.map(|value| value.parse().map_err(|_| format!("not a number: {name}={value}"))).transpose()
-        };
         let missing = |name: &str| format!("missing: {name}");
+        let option = |name: &str| -> Result<u64, String> {
+            let value = options.iter().find_map(|option| option.strip_prefix(name)?.strip_prefix('='));
+            let value = value.ok_or_else(|| missing(name))?;
+            value.parse().map_err(|_| format!("not a number: {name}={value}"))
+        };
         Ok(Self {
-            ttl: Duration::from_millis(option("--ttl-ms")?.ok_or_else(|| missing("--ttl-ms"))?),
-            open_files: option("--open-files")?.ok_or_else(|| missing("--open-files"))?,
-            file_bytes: option("--file-bytes")?,
+            ttl: Duration::from_millis(option("--ttl-ms")?),
+            limits: Limits {
+                processes: option("--processes")?,
+                memory_bytes: option("--memory-bytes")?,
+                open_files: option("--open-files")?,
+                file_bytes: option("--file-bytes")?,
+            },
             program: args.next().ok_or_else(|| missing("a command"))?,
             args: args.collect(),
         })
@@ -94,6 +104,8 @@ impl Settings {
 /// A supervisor whose command was started.
 struct Supervisor {
     ttl: Duration,
+    /// Keeps the command within its limits.
+    watch: Watch,
     /// The command's process and process group.
     command: Pid,
     /// Readable once the command ended.
@@ -119,9 +131,11 @@ impl Supervisor {
         set_child_subreaper(Some(getpid()))?;
         // Set here, where they are inherited from: that needs no code between fork and exec.
         limit(Resource::Core, 0)?;
-        limit(Resource::Nofile, settings.open_files)?;
-        if let Some(bytes) = settings.file_bytes {
-            limit(Resource::Fsize, bytes)?;
+        limit(Resource::Nofile, settings.limits.open_files)?;
+        limit(Resource::Fsize, settings.limits.file_bytes)?;
+        if !getuid().is_root() {
+            // Far enough above the family's own limit that others of this user do not get in its way.
+            limit(Resource::Nproc, tasks_of_user() + settings.limits.processes.saturating_mul(4))?;
         }
         let output = io::stdout().as_fd().try_clone_to_owned()?;
         let nothing = fs::File::open("/dev/null")?;
@@ -133,6 +147,8 @@ impl Supervisor {
             .stderr(output)
             .spawn()
             .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", settings.program.display())))?;
+        // Who watches must not be starved by what it watches. Only some may: others are within the kernel's limit.
+        let _ = setpriority_process(None, PRIORITY);
         // Only the command and its children hold the pipe now: its end is theirs.
         rustix::stdio::dup2_stdout(nothing)?;
         let command = Pid::from_child(&child);
@@ -140,14 +156,17 @@ impl Supervisor {
             let _ = kill_process_group(command, Signal::KILL);
         })?;
         report(&Report::Started { pid: command.as_raw_nonzero().get() });
-        Ok(Self { ttl: settings.ttl, command, command_end, status: None })
+        let watch = Watch::new(settings.limits, Instant::now());
+        Ok(Self { ttl: settings.ttl, watch, command, command_end, status: None })
     }
 
     /// Watches until the command ended by itself, was stopped, or the replica is gone; then nothing is left of it.
     fn run(mut self) {
         let mut last_beat = Instant::now();
+        let mut look_at = last_beat + LOOK_EVERY;
         let mut kill_at: Option<Instant> = None;
         let mut ended = false;
+        let mut exceeded = None;
         loop {
             let silent_at = last_beat + self.ttl;
             let next = kill_at.map_or(silent_at, |at| at.min(silent_at));
@@ -155,8 +174,15 @@ impl Supervisor {
             if now >= next || (ended && self.reap()) {
                 break;
             }
+            if now >= look_at {
+                exceeded = self.watch.look(now);
+                if exceeded.is_some() {
+                    break;
+                }
+                look_at = Instant::now() + LOOK_EVERY;
+            }
             // Leftovers of an ended command are waited for by looking: they are orphans, there is nothing to poll.
-            let pause = if ended { Duration::from_millis(5) } else { next - now };
+            let pause = if ended { Duration::from_millis(5) } else { next.min(look_at).saturating_duration_since(now) };
             match self.sleep(pause, !ended) {
                 Woken::Orders => match read_orders() {
                     None => break,
@@ -184,6 +210,7 @@ impl Supervisor {
         report(&Report::Exited {
             code: status.and_then(WaitStatus::exit_status),
             signal: status.and_then(WaitStatus::terminating_signal),
+            exceeded,
         });
     }
 
@@ -220,15 +247,19 @@ impl Supervisor {
         }
     }
 
-    /// Kills everything below this process.
+    /// Kills everything below this process, round after round, until `wait` tells that no child is left.
     ///
-    /// Only direct children are killed: no one else can reap those, so their numbers cannot have passed to strangers.
-    /// Their children become ours when they die, and are killed in the next round. `wait` tells when none is left.
+    /// The groups of children are killed, too: at one stroke, however fast they grow. No one else can reap children, so
+    /// their numbers, and those of their groups, cannot have passed to strangers.
     fn kill_all(&mut self) {
         self.signal_group(Signal::KILL);
+        let own = getpid();
         while !self.reap() {
-            for child in children() {
-                let _ = kill_process(child, Signal::KILL);
+            for process in below() {
+                if let Some(group) = process.group.filter(|group| process.is_child() && *group != own) {
+                    let _ = kill_process_group(group, Signal::KILL);
+                }
+                process.kill();
             }
             std::thread::sleep(KILL_PAUSE);
         }
@@ -250,19 +281,4 @@ fn limit(resource: Resource, value: u64) -> io::Result<()> {
     let highest = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
     let value = Some(value.min(highest));
     Ok(setrlimit(resource, Rlimit { current: value, maximum: value })?)
-}
-
-/// The direct children of this process. Looked up in every process's parent, since not every kernel lists children.
-fn children() -> Vec<Pid> {
-    let own = getpid().as_raw_nonzero().get();
-    let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
-    let pids = processes.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| parent(*pid) == Some(own)).filter_map(Pid::from_raw).collect()
-}
-
-/// The fourth field of `/proc/<pid>/stat`; the second, a name in parentheses, may hold anything.
-fn parent(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, behind_name) = stat.rsplit_once(')')?;
-    behind_name.split_whitespace().nth(1)?.parse().ok()
 }

@@ -4,7 +4,7 @@
 
 mod support;
 
-use sandbox::{Exit, Limits, SpawnError, Supervised};
+use sandbox::{Exceeded, Exit, Limits, SpawnError, Supervised};
 use std::time::{Duration, Instant};
 use support::{alive, eventually, shell, state};
 
@@ -17,6 +17,17 @@ async fn everything(command: &mut Supervised) -> (String, Exit) {
         text.extend_from_slice(&chunk);
     }
     (String::from_utf8(text).unwrap(), command.wait().await)
+}
+
+fn ended(code: Option<i32>, signal: Option<i32>) -> Exit {
+    Exit { code, signal, exceeded: None }
+}
+
+async fn run_within(limits: Limits, text: &str) -> (String, Exit) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spec = shell(text, dir.path());
+    spec.limits = limits;
+    everything(&mut Supervised::spawn(spec).await.unwrap()).await
 }
 
 async fn run(text: &str) -> (String, Exit) {
@@ -38,9 +49,9 @@ async fn first_line(command: &mut Supervised) -> String {
 async fn output_and_errors_come_merged_and_the_exit_is_told() {
     let (text, exit) = run("echo out; echo err >&2; cat; exit 3").await;
     assert_eq!(text, "out\nerr\n");
-    assert_eq!(exit, Exit { code: Some(3), signal: None });
+    assert_eq!(exit, ended(Some(3), None));
     let (_, exit) = run("kill -9 $$").await;
-    assert_eq!(exit, Exit { code: None, signal: Some(9) });
+    assert_eq!(exit, ended(None, Some(9)));
 }
 
 #[tokio::test]
@@ -51,7 +62,7 @@ async fn a_command_has_its_directory_its_environment_and_its_limits_only() {
         dir.path(),
     );
     spec.env.set("HELLO", "there");
-    spec.limits = Limits { open_files: 99, file_bytes: Some(1024 * 512) };
+    spec.limits = Limits { open_files: 99, file_bytes: 1024 * 512, ..Limits::default() };
     let (text, _) = everything(&mut Supervised::spawn(spec).await.unwrap()).await;
     let lines: Vec<&str> = text.lines().collect();
     let cwd = dir.path().canonicalize().unwrap();
@@ -77,7 +88,7 @@ async fn stop_terminates_and_then_kills() {
     let mut polite = Supervised::spawn(shell("echo; exec sleep 600", dir.path())).await.unwrap();
     first_line(&mut polite).await;
     polite.stop();
-    assert_eq!(everything(&mut polite).await.1, Exit { code: None, signal: Some(15) });
+    assert_eq!(everything(&mut polite).await.1, ended(None, Some(15)));
 
     // A signal that meets the shell between fork and exec is lost with the child: the next sleep must be a short one.
     let deaf = "trap 'echo told' TERM; echo; while true; do sleep 0.1; done";
@@ -87,7 +98,7 @@ async fn stop_terminates_and_then_kills() {
     deaf.stop();
     let (text, exit) = everything(&mut deaf).await;
     assert!(text.ends_with("told\n"), "{text}");
-    assert_eq!(exit, Exit { code: None, signal: Some(9) });
+    assert_eq!(exit, ended(None, Some(9)));
     assert!(begin.elapsed() >= Duration::from_secs(3) && begin.elapsed() < SOON, "{:?}", begin.elapsed());
 }
 
@@ -144,4 +155,62 @@ async fn without_its_supervisor_a_command_is_killed() {
     assert!(std::process::Command::new("kill").args(["-9", supervisor]).status().unwrap().success());
     assert_eq!(everything(&mut command).await.1, Exit::default());
     eventually("it is gone", SOON, || !alive(pid)).await;
+}
+
+/// How many processes bear this word in their command line.
+fn bearing(word: &str) -> usize {
+    let lines = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+        let is_process = entry.file_name().to_str()?.parse::<u32>().is_ok();
+        is_process.then(|| std::fs::read(entry.path().join("cmdline")).unwrap_or_default())
+    });
+    lines.filter(|line| line.windows(word.len()).any(|piece| piece == word.as_bytes())).count()
+}
+
+#[tokio::test]
+async fn a_fork_bomb_is_killed_as_a_whole() {
+    let limits = Limits { processes: 60, ..Limits::default() };
+    // Both end by themselves after some generations, should nobody kill them.
+    let bombs = [
+        "bomb() { [ $1 -gt 7 ] && exec sleep 20; sleep 0.02; bomb $(($1 + 1)) & bomb $(($1 + 1)) & wait; }; bomb 0; : bomb-one",
+        // These leave their group and their parent.
+        "cat > b.sh <<'X'\n[ $1 -gt 7 ] && exec sleep 20\nsleep 0.02\nfor n in 1 2; do setsid bash b.sh $(($1 + 1)) bomb-two & done\nX\n\
+         bash b.sh 0 bomb-two; sleep 20",
+    ];
+    for (bomb, word) in bombs.iter().zip(["bomb-one", "bomb-two"]) {
+        let began = Instant::now();
+        let (_, exit) = run_within(limits, bomb).await;
+        assert_eq!(exit.exceeded, Some(Exceeded::Processes), "{bomb}");
+        assert_eq!(bearing(word), 0, "nothing of it is left");
+        assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    }
+    let (text, exit) = run_within(limits, "for n in $(seq 40); do sleep 0.3 & done; wait; echo fine").await;
+    assert_eq!((text.as_str(), exit), ("fine\n", ended(Some(0), None)), "what stays within its limit is left alone");
+}
+
+#[tokio::test]
+async fn a_family_that_has_too_much_memory_is_killed() {
+    let limits = Limits { memory_bytes: 192 << 20, ..Limits::default() };
+    let hold = "hold() { head -c $1 /dev/zero | tail | sleep 600; }";
+    let alone = format!("{hold}; hold 400M");
+    let together = format!("{hold}; for n in 1 2 3 4 5; do hold 60M & done; wait");
+    for text in [alone, together] {
+        let (_, exit) = run_within(limits, &text).await;
+        assert_eq!(exit.exceeded, Some(Exceeded::Memory), "{text}");
+    }
+    let (text, exit) = run_within(limits, "head -c 30M /dev/zero | tail | wc -c").await;
+    assert_eq!((text.trim(), exit), ("31457280", ended(Some(0), None)));
+}
+
+#[tokio::test]
+async fn a_file_that_grows_too_large_and_too_many_open_files_fail_where_they_are() {
+    let limits = Limits { file_bytes: 1 << 20, open_files: 32, ..Limits::default() };
+    let (text, exit) = run_within(limits, "head -c 5M /dev/zero > big; echo $?; stat -c %s big").await;
+    let lines: Vec<&str> = text.lines().collect();
+    // 128 and SIGXFSZ.
+    assert_eq!((lines[lines.len() - 2], lines[lines.len() - 1]), ("153", "1048576"), "{text}");
+    assert_eq!(exit, ended(Some(0), None));
+    let open = "for n in $(seq 3 100); do eval \"exec $n</dev/null\" || break; done; echo $n";
+    let (text, exit) = run_within(limits, open).await;
+    let last: u64 = text.lines().last().unwrap_or_default().parse().unwrap_or(99);
+    assert!(last <= 32 && text.contains("Too many open files") || exit.code != Some(0), "{text} {exit:?}");
 }

@@ -5,6 +5,7 @@
 mod support;
 
 use rustix::process::{Pid, Signal, kill_process};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -78,4 +79,27 @@ async fn beats_keep_a_command_alive_beyond_the_ttl() {
     let pids = family(dir.path()).await;
     tokio::time::sleep(ttl * 3).await;
     assert!(pids.iter().all(|pid| alive(pid)));
+}
+
+/// The kernel's own limit on processes, which holds for every user but root.
+#[tokio::test]
+async fn a_user_without_rights_has_a_limit_of_the_kernel_too() {
+    const NOBODY: u32 = 65_534;
+    let dir = tempfile::tempdir().unwrap();
+    // Where that user can get at them.
+    let [hold, supervise] = ["sandbox-hold", "sandbox-supervise"].map(|name| {
+        let to = dir.path().join(name);
+        std::fs::copy(example(name), &to).unwrap();
+        to
+    });
+    let mut command = Command::new(hold);
+    command.arg(supervise).args(["60000", "bash", "-c", "ulimit -u"]).current_dir(dir.path()).stdin(Stdio::null());
+    if rustix::process::getuid().is_root() {
+        std::os::unix::fs::chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let told = String::from_utf8(command.output().unwrap().stdout).unwrap();
+    let limit: u64 = told.trim().parse().unwrap_or_else(|_| panic!("a number, not {told:?}"));
+    let least = 4 * sandbox::Limits::default().processes;
+    assert!((least..least + 100_000).contains(&limit), "{limit}");
 }

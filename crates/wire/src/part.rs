@@ -148,7 +148,8 @@ pub enum ToolState {
         metadata: Option<Value>,
         /// When it began.
         time: Span,
-        /// Durable before the tool's first effect: a call that bears it and has no outcome is never run again.
+        /// False while the tool had no effect; true is durable before its first one. A call without an outcome is run again
+        /// only where this is false.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         begun: Option<bool>,
     },

@@ -1,5 +1,5 @@
 use crate::world::{World, recorded_and};
-use agents::system_prompt;
+use agents::{near, reminder, system_prompt};
 use serde_json::json;
 
 fn rules(world: &World, below: &str) -> Vec<String> {
@@ -50,4 +50,36 @@ fn the_system_prompt_has_its_layers_in_order() {
     );
     assert!(!prompt("build", None).contains("You are a writer."));
     assert!(prompt("build", None).len() > 500);
+}
+
+/// R28.
+#[test]
+fn a_planner_is_reminded_and_so_is_who_builds_after_it() {
+    assert!(reminder("plan", None).unwrap().contains("nothing may be changed"));
+    assert_eq!(reminder("plan", Some("plan")), reminder("plan", Some("build")));
+    assert!(reminder("build", Some("plan")).unwrap().contains("Planning is over"));
+    for (agent, former) in [("build", None), ("build", Some("build")), ("general", Some("plan"))] {
+        assert_eq!(reminder(agent, former), None);
+    }
+}
+
+/// R10.
+#[test]
+fn rules_between_the_directory_and_a_file_are_near_it() {
+    let world = World::with(recorded_and(json!({})));
+    world.write("ws/AGENTS.md", "root");
+    world.write("ws/a/AGENTS.md", "a");
+    world.write("ws/a/CLAUDE.md", "not this one, too");
+    world.write("ws/a/b/c/CONTEXT.md", "c");
+    world.write("ws/a/b/c/d.txt", "text");
+    world.write("ws/x/d.txt", "text");
+    world.write("elsewhere.md", "not from here");
+    std::os::unix::fs::symlink(world.ws.join("../elsewhere.md"), world.ws.join("x/AGENTS.md")).unwrap();
+    let texts =
+        |file: &str| -> Vec<String> { near(&world.ws, &world.ws.join(file)).into_iter().map(|r| r.text).collect() };
+    assert_eq!(texts("a/b/c/d.txt"), ["a", "c"]);
+    assert_eq!(texts("a/b/c/CONTEXT.md"), ["a"], "what is read itself is no news");
+    assert_eq!(texts("x/d.txt"), [""; 0], "a link that leads out");
+    assert_eq!(texts("d.txt"), [""; 0]);
+    assert_eq!(near(&world.ws.join("a"), &world.ws.join("x/d.txt")), []);
 }

@@ -29,6 +29,37 @@ pub enum Durability {
     Os,
 }
 
+impl Durability {
+    fn of(sources: &Sources) -> Result<Self, SettingError> {
+        parse::choice(&sources.get("durability"), &[("disk", Self::Disk), ("os", Self::Os)])
+    }
+}
+
+impl From<Durability> for storage::Durability {
+    fn from(durability: Durability) -> Self {
+        match durability {
+            Durability::Disk => Self::Disk,
+            Durability::Os => Self::Os,
+        }
+    }
+}
+
+/// The settings of `flotilla import`, checked.
+pub struct ImportSettings {
+    /// Where sessions are kept.
+    pub data_dir: PathBuf,
+    /// What a session survives that was taken in.
+    pub durability: Durability,
+}
+
+impl ImportSettings {
+    /// The settings of `flotilla import`.
+    pub fn load(flags: &Flags, environment: &Environment) -> Result<Self, SettingError> {
+        let sources = Sources::merge(Scope::Import, flags, environment)?;
+        Ok(Self { data_dir: parse::path(&sources.get("data-dir"))?, durability: Durability::of(&sources)? })
+    }
+}
+
 /// The settings of one replica, checked.
 #[derive(Clone)]
 pub struct Settings {
@@ -60,6 +91,8 @@ pub struct Settings {
     pub trust_request_id: bool,
     /// How long a prompt's answer may be silent before white space is sent.
     pub answer_keepalive: Duration,
+    /// What a command of a tool may use.
+    pub command_limits: sandbox::Limits,
     /// Web origins whose pages may call this server.
     pub cors: Vec<String>,
     /// The form of log lines.
@@ -92,6 +125,14 @@ impl Settings {
         Ok(settings)
     }
 
+    /// The passwords among the settings: no command may see one under any name.
+    pub fn passwords(&self) -> Vec<String> {
+        let urls = self.redis_url.iter().chain(&self.lock_urls).map(Secret::expose);
+        let within = urls.filter_map(|url| Some(url.rsplit_once('@')?.0.rsplit_once(':')?.1));
+        let own = self.password.iter().map(Secret::expose);
+        within.chain(own).filter(|password| !password.is_empty()).map(str::to_owned).collect()
+    }
+
     fn from_sources(sources: &Sources, mut environment: Environment) -> Result<Self, SettingError> {
         let get = |name| sources.get(name);
         if let Some(text) = get("opencode-config-content").texts.first() {
@@ -106,13 +147,19 @@ impl Settings {
             redis_prefix: parse::prefix(&get("redis-prefix"))?,
             data_dir: parse::path(&get("data-dir"))?,
             directory: parse::directory(&get("directory"))?,
-            durability: parse::choice(&get("durability"), &[("disk", Durability::Disk), ("os", Durability::Os)])?,
+            durability: Durability::of(sources)?,
             lease_ttl: parse::duration(&get("lease-ttl"))?,
             tick: parse::duration(&get("tick"))?,
             drain_notice: parse::duration(&get("drain-notice"))?,
             drain_deadline: parse::duration(&get("drain-deadline"))?,
             trust_request_id: parse::switch(&get("trust-request-id"))?,
             answer_keepalive: parse::duration(&get("answer-keepalive"))?,
+            command_limits: sandbox::Limits {
+                processes: parse::number(&get("command-processes"), 1..=1_000_000)? as u64,
+                memory_bytes: parse::size(&get("command-memory"))?,
+                open_files: parse::number(&get("command-open-files"), 16..=1_000_000)? as u64,
+                file_bytes: parse::size(&get("command-file-size"))?,
+            },
             cors: parse::origins(&get("cors"))?,
             log_format: parse::choice(&get("log-format"), &Format::NAMES)?,
             log_level: parse::choice(&get("log-level"), &Level::NAMES)?,

@@ -84,6 +84,24 @@ pub fn duration(given: &Given) -> Result<Duration, SettingError> {
     }
 }
 
+/// A number of bytes with its unit.
+pub fn size(given: &Given) -> Result<u64, SettingError> {
+    let text = text(given)?;
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match &text[digits.len()..] {
+        "KiB" => Some(10),
+        "MiB" => Some(20),
+        "GiB" => Some(30),
+        "TiB" => Some(40),
+        _ => None,
+    };
+    let bytes = digits.parse().ok().zip(shift).and_then(|(count, shift): (u64, u32)| count.checked_mul(1 << shift));
+    match bytes {
+        Some(bytes) if bytes > 0 => Ok(bytes),
+        _ => wrong(given, format!("\"{text}\" is not a size such as 512MiB or 8GiB")),
+    }
+}
+
 /// An absolute path; relative ones begin where the process was started.
 pub fn path(given: &Given) -> Result<PathBuf, SettingError> {
     let text = text(given)?;

@@ -122,8 +122,8 @@ fn default(row: &Row, scope: Scope, env: &Environment) -> Result<Given, SettingE
     let text = match (row.fallback, scope) {
         (Fallback::Nothing, _) => None,
         (Fallback::Fixed(text), _) => Some(text.to_owned()),
-        (Fallback::Port, Scope::Serve) => Some("0".to_owned()),
         (Fallback::Port, Scope::Up) => Some("4096".to_owned()),
+        (Fallback::Port, _) => Some("0".to_owned()),
         (Fallback::DataHome, _) => Some(data_home(env)?),
         (Fallback::WorkingDirectory, _) => Some(working_directory()?),
     };

@@ -7,6 +7,8 @@ pub enum Scope {
     Serve,
     /// `flotilla up`: a whole local fleet.
     Up,
+    /// `flotilla import`: sessions from elsewhere.
+    Import,
 }
 
 /// What a setting looks like on the command line.
@@ -105,6 +107,7 @@ const ROW: Row = Row {
 };
 
 const BOTH: &[Scope] = &[Scope::Serve, Scope::Up];
+const ALL: &[Scope] = &[Scope::Serve, Scope::Up, Scope::Import];
 
 /// Every setting, in the order of the help.
 pub const TABLE: &[Row] = &[
@@ -112,7 +115,7 @@ pub const TABLE: &[Row] = &[
         name: "config",
         value: "FILE",
         place: Place::NotInFile,
-        scopes: BOTH,
+        scopes: ALL,
         help: "The TOML file; else ./flotilla.toml or /etc/flotilla/flotilla.toml is read, the first there is",
         ..ROW
     },
@@ -164,7 +167,7 @@ pub const TABLE: &[Row] = &[
     Row {
         name: "data-dir",
         value: "DIR",
-        scopes: BOTH,
+        scopes: ALL,
         fallback: Fallback::DataHome,
         help: "Where sessions are kept, the same for all replicas",
         ..ROW
@@ -180,6 +183,7 @@ pub const TABLE: &[Row] = &[
     Row {
         name: "durability",
         value: "disk|os",
+        scopes: &[Scope::Serve, Scope::Import],
         fallback: Fallback::Fixed("disk"),
         help: "What an acknowledged write survives: a power cut (disk) or the death of any process (os)",
         ..ROW
@@ -224,6 +228,34 @@ pub const TABLE: &[Row] = &[
         value: "TIME",
         fallback: Fallback::Fixed("45s"),
         help: "How long an answer may be silent before white space keeps its connection alive",
+        ..ROW
+    },
+    Row {
+        name: "command-processes",
+        value: "N",
+        fallback: Fallback::Fixed("1024"),
+        help: "How many processes a command of a tool may have at the same time; with more it is killed",
+        ..ROW
+    },
+    Row {
+        name: "command-memory",
+        value: "SIZE",
+        fallback: Fallback::Fixed("8GiB"),
+        help: "How much memory the processes of a command may use together; with more it is killed",
+        ..ROW
+    },
+    Row {
+        name: "command-file-size",
+        value: "SIZE",
+        fallback: Fallback::Fixed("16GiB"),
+        help: "How large a file may become that a command writes",
+        ..ROW
+    },
+    Row {
+        name: "command-open-files",
+        value: "N",
+        fallback: Fallback::Fixed("4096"),
+        help: "How many files each process of a command may have open",
         ..ROW
     },
     Row {

@@ -10,7 +10,7 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, Header
 use reqwest::{Client, Response, Url};
 use std::time::Duration;
 use stream::ChatStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 /// So much of an error's body is kept.
 const ERROR_BODY: usize = 64 << 10;
@@ -56,16 +56,19 @@ impl Provider for OpenAiCompatible {
         let body = request::body(&request)?;
         let headers = headers(&request)?;
         let sent = self.client(&url).post(url).headers(headers).body(body).send();
-        let limit = self.limits.first_byte;
-        let response = match timeout(limit, sent).await {
+        let timeouts = request.endpoint.timeouts;
+        let first_byte = timeouts.first_byte.unwrap_or(self.limits.first_byte);
+        let silence = timeouts.silence.unwrap_or(self.limits.silence);
+        let patience = Patience::new(timeouts.whole);
+        let response = match patience.wait(first_byte, "sent no answer", sent).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(transport_error(&error, &shown)),
-            Err(_) => return Err(ModelError::Timeout { waiting_for: "sent no answer", limit, url: shown }),
+            Err(late) => return Err(late.error(shown)),
         };
         if !response.status().is_success() {
-            return Err(read_error(response, self.limits.silence, shown).await);
+            return Err(read_error(response, patience, silence, shown).await);
         }
-        Ok(ChatStream::new(response, self.limits, shown).into_stream())
+        Ok(ChatStream::new(response, Limits { silence, ..self.limits }, patience, shown).into_stream())
     }
 }
 
@@ -124,15 +127,52 @@ fn transport_error(error: &reqwest::Error, url: &str) -> ModelError {
     if error.is_connect() { ModelError::Connect { url: url.into() } } else { ModelError::Cut { url: url.into() } }
 }
 
+/// How long a whole call may still take, beside what each of its waits may.
+#[derive(Clone, Copy, Debug)]
+struct Patience(Option<(Instant, Duration)>);
+
+/// A wait that took too long.
+struct Late {
+    waiting_for: &'static str,
+    limit: Duration,
+}
+
+impl Late {
+    fn error(self, url: String) -> ModelError {
+        ModelError::Timeout { waiting_for: self.waiting_for, limit: self.limit, url }
+    }
+}
+
+impl Patience {
+    fn new(whole: Option<Duration>) -> Self {
+        Self(whole.map(|limit| (Instant::now() + limit, limit)))
+    }
+
+    /// Waits for at most `limit`, and no longer than the whole may take.
+    async fn wait<T>(
+        self,
+        limit: Duration,
+        waiting_for: &'static str,
+        what: impl Future<Output = T>,
+    ) -> Result<T, Late> {
+        let own = Instant::now() + limit;
+        let (until, late) = match self.0 {
+            Some((end, limit)) if end < own => (end, Late { waiting_for: "did not end its answer", limit }),
+            _ => (own, Late { waiting_for, limit }),
+        };
+        timeout_at(until, what).await.map_err(|_| late)
+    }
+}
+
 /// Reads an answer that is no success. What cannot be read of its body is left out.
-async fn read_error(mut response: Response, silence: Duration, url: String) -> ModelError {
+async fn read_error(mut response: Response, patience: Patience, silence: Duration, url: String) -> ModelError {
     let status = response.status();
     let shown = response.headers().iter().filter(|(name, _)| *name != SET_COOKIE);
     let headers = shown.map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into()));
     let headers = headers.collect();
     let mut body = Vec::new();
     while body.len() < ERROR_BODY
-        && let Ok(Ok(Some(chunk))) = timeout(silence, response.chunk()).await
+        && let Ok(Ok(Some(chunk))) = patience.wait(silence, "sent nothing", response.chunk()).await
     {
         body.extend_from_slice(&chunk[..chunk.len().min(ERROR_BODY - body.len())]);
     }

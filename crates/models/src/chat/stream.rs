@@ -1,14 +1,13 @@
 //! The connection of an answer: its bytes, its waits, its end.
 
 use super::answer::Answer;
-use super::transport_error;
+use super::{Patience, transport_error};
 use crate::sse::Decoder;
 use crate::{Limits, ModelError, ModelEvent, ModelStream};
 use futures_util::stream;
 use reqwest::Response;
 use serde_json::Value;
 use std::collections::VecDeque;
-use tokio::time::timeout;
 
 /// What marks the end of a stream.
 const DONE: &str = "[DONE]";
@@ -21,6 +20,7 @@ pub(super) struct ChatStream {
     decoder: Decoder,
     answer: Answer,
     limits: Limits,
+    patience: Patience,
     url: String,
     /// Bytes read so far.
     read: usize,
@@ -35,12 +35,13 @@ pub(super) struct ChatStream {
 }
 
 impl ChatStream {
-    pub(super) fn new(response: Response, limits: Limits, url: String) -> Self {
+    pub(super) fn new(response: Response, limits: Limits, patience: Patience, url: String) -> Self {
         Self {
             response,
             decoder: Decoder::new(limits.line),
             answer: Answer::new(limits),
             limits,
+            patience,
             url,
             read: 0,
             opening: Vec::new(),
@@ -70,11 +71,11 @@ impl ChatStream {
     /// Waits for the next bytes and takes them in. `Some` when the answer has ended.
     async fn read_more(&mut self) -> Result<Option<()>, ModelError> {
         let silence = self.limits.silence;
-        let broken = match timeout(silence, self.response.chunk()).await {
+        let broken = match self.patience.wait(silence, "sent nothing", self.response.chunk()).await {
             Ok(Ok(Some(bytes))) => return self.take_in(&bytes),
             Ok(Ok(None)) => self.ended_early(),
             Ok(Err(error)) => transport_error(&error, &self.url),
-            Err(_) => ModelError::Timeout { waiting_for: "sent nothing", limit: silence, url: self.url.clone() },
+            Err(late) => late.error(self.url.clone()),
         };
         // A connection that breaks after the provider gave its reason to finish took nothing with it but the usage.
         if self.answer.has_finished() { self.finish() } else { Err(broken) }

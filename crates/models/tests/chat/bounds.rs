@@ -1,7 +1,7 @@
 //! Every wait ends and every buffer is bounded; who stops listening closes the connection.
 
 use crate::scripted::*;
-use models::{Limits, ModelError, ModelEvent, Provider};
+use models::{Limits, ModelError, ModelEvent, Provider, Timeouts};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -61,6 +61,27 @@ async fn a_provider_that_hangs_after_its_headers() {
     assert_eq!(error.to_string(), "The model provider sent nothing within 0.5 seconds");
     model.request().await;
     assert!(matches!(model.heard().await, Heard::HungUp));
+}
+
+#[tokio::test]
+async fn an_endpoint_may_have_time_outs_of_its_own() {
+    let own = |first_byte, silence, whole| Timeouts { first_byte, silence, whole };
+    let hung = || vec![streamed(), text("Hel"), Act::AwaitHangUp];
+    let cases = [
+        (own(Some(SHORT), None, None), vec![Act::AwaitHangUp], "sent no answer"),
+        (own(None, Some(SHORT), None), hung(), "sent nothing"),
+        (own(None, None, Some(SHORT)), vec![Act::AwaitHangUp], "did not end its answer"),
+        (own(Some(BOUND), Some(BOUND), Some(SHORT)), hung(), "did not end its answer"),
+    ];
+    for (timeouts, script, words) in cases {
+        let model = Model::start(vec![script]).await;
+        let mut request = ask(&model.base_url);
+        request.endpoint.timeouts = timeouts;
+        let (_, error) = all(Limits::default(), request).await;
+        let error = error.unwrap();
+        assert_eq!(error.to_string(), format!("The model provider {words} within 0.5 seconds"));
+        assert!(error.is_retryable());
+    }
 }
 
 #[tokio::test]

@@ -63,9 +63,11 @@ async fn a_refusal_that_speaks_of_a_rate_limit_is_retried_whatever_its_status() 
 async fn a_conversation_that_is_too_long() {
     let long = "{\"error\": {\"message\": \"This model's maximum context length is 100 tokens.\"}}";
     let coded = "{\"error\": {\"message\": \"too much\", \"code\": \"context_length_exceeded\"}}";
+    let local = "{\"error\": {\"message\": \"the request exceeds the available context size\"}}";
     let cases = [
         ("400 Bad Request", long, "This model's maximum context length is 100 tokens."),
         ("400 Bad Request", coded, "too much"),
+        ("400 Bad Request", local, "the request exceeds the available context size"),
         ("413 Content Too Large", "{\"error\": {\"message\": \"too large\"}}", "too large"),
     ];
     for (status, body, message) in cases {

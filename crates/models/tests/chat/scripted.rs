@@ -1,8 +1,8 @@
 //! A model on loopback that does as it is told, one connection after another.
 
 use models::{
-    ChatMessage, ChatRequest, Endpoint, Limits, ModelError, ModelEvent, OpenAiCompatible, Provider, ToolChoice,
-    UserContent,
+    ChatMessage, ChatRequest, Endpoint, Limits, ModelError, ModelEvent, OpenAiCompatible, Provider, Timeouts,
+    ToolChoice, UserContent,
 };
 use serde_json::{Value, json};
 use std::sync::Once;
@@ -148,7 +148,12 @@ pub fn plain(status: &str, headers: &str, body: &str) -> Vec<Act> {
 
 pub fn ask(base_url: &str) -> ChatRequest {
     ChatRequest {
-        endpoint: Endpoint { base_url: base_url.into(), api_key: None, headers: Vec::new() },
+        endpoint: Endpoint {
+            base_url: base_url.into(),
+            api_key: None,
+            headers: Vec::new(),
+            timeouts: Timeouts::default(),
+        },
         model: "m".into(),
         messages: vec![ChatMessage::User(vec![UserContent::Text("go".into())])],
         tools: Vec::new(),

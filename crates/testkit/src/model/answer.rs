@@ -136,6 +136,11 @@ impl Answer {
         Self { status, body: Some(body.to_string()), ..Self::new() }
     }
 
+    /// Not a stream: an HTTP error with a page for people.
+    pub fn page(status: u16, html: &str) -> Self {
+        Self { status, body: Some(html.to_string()), ..Self::new() }.header("content-type", "text/html")
+    }
+
     /// Adds a header to the HTTP answer.
     pub fn header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_string(), value.to_string()));

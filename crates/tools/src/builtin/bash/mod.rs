@@ -6,7 +6,7 @@ mod permissions;
 use crate::{Call, Output, Tool, ToolError, arguments, paths};
 use async_trait::async_trait;
 use kept_output::KeptOutput;
-use sandbox::{Exit, SpawnSpec, Supervised, supervisor::STOP_GRACE};
+use sandbox::{Exceeded, Exit, SpawnSpec, Supervised, supervisor::STOP_GRACE};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::num::NonZeroU64;
@@ -211,6 +211,15 @@ impl<'a> Running<'a> {
         Instant::now() + GIVE_UP
     }
 
+    fn killed(&self, exceeded: Exceeded) -> String {
+        let limits = self.call.settings.limits;
+        let what = match exceeded {
+            Exceeded::Processes => format!("had more than {} processes at the same time", limits.processes),
+            Exceeded::Memory => format!("used more than {} MiB of memory", limits.memory_bytes >> 20),
+        };
+        format!("The command and all that it started were killed: together they {what}, which is the limit here.")
+    }
+
     async fn result(mut self, command: String, exit: Exit, cut_off: Option<CutOff>) -> Output {
         let finished = self.kept.finish().await;
         let mut output = finished.text;
@@ -223,8 +232,9 @@ impl<'a> Running<'a> {
         if let Some(path) = finished.path {
             metadata["outputPath"] = json!(path);
         }
-        if let Some(cut_off) = cut_off {
-            output.push_str(&format!("\n\n<shell_metadata>\n{}\n</shell_metadata>", cut_off.explanation()));
+        let exceeded = exit.exceeded.map(|exceeded| self.killed(exceeded));
+        if let Some(why) = cut_off.map(CutOff::explanation).or(exceeded) {
+            output.push_str(&format!("\n\n<shell_metadata>\n{why}\n</shell_metadata>"));
         }
         Output { title: command, output, metadata, attachments: None }
     }
