@@ -64,7 +64,7 @@ pub(crate) async fn step(
         Next::Answer { user } => (user, None),
         Next::Resume { user, message, calls } => (user, Some((message, calls))),
         Next::Subtask { user, asked, begun } => {
-            let scene = match scene(run, *user).await? {
+            let scene = match scene(run, &transcript, *user).await? {
                 Ok(scene) => Arc::new(scene),
                 Err(error) => return refuse(run, error).await,
             };

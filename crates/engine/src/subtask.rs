@@ -167,7 +167,7 @@ async fn begin(run: &Run, scene: &Scene, asked: &Subtask) -> Result<(AssistantMe
                 title: None,
                 metadata: None,
                 time: Span::from(engine.now_ms()),
-                begun: None,
+                begun: Some(false),
             },
             extra: wire::Extra::new(),
         }),
