@@ -4,6 +4,7 @@ use crate::merge;
 use crate::model::ModelRef;
 use crate::permission::{from_config, rule};
 use crate::prompts;
+use crate::skills::Skill;
 use crate::surroundings::Surroundings;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -102,8 +103,13 @@ impl Agent {
 }
 
 /// All agents of a merged configuration, by name.
-pub(crate) fn all(config: &Map<String, Value>, worktree: &Path, surroundings: &Surroundings) -> Vec<Agent> {
-    let rules = Rules::new(config, worktree, surroundings);
+pub(crate) fn all(
+    config: &Map<String, Value>,
+    worktree: &Path,
+    skills: &[Skill],
+    surroundings: &Surroundings,
+) -> Vec<Agent> {
+    let rules = Rules::new(config, worktree, skills, surroundings);
     let mut agents = native(&rules);
     for (name, value) in config.get("agent").and_then(Value::as_object).into_iter().flatten() {
         let Value::Object(fields) = value else { continue };
@@ -172,23 +178,26 @@ struct Rules {
     defaults: Vec<Rule>,
     user: Vec<Rule>,
     tool_output: String,
-    temporary: String,
+    /// What lies outside of a project and may be used without asking.
+    outside: Vec<Rule>,
     plans: PathBuf,
     plans_from_worktree: String,
 }
 
 impl Rules {
-    fn new(config: &Map<String, Value>, worktree: &Path, surroundings: &Surroundings) -> Self {
+    fn new(config: &Map<String, Value>, worktree: &Path, skills: &[Skill], surroundings: &Surroundings) -> Self {
         let below = |path: PathBuf| path.join("*").to_string_lossy().into_owned();
         let tool_output = below(surroundings.data_dir.join("tool-output"));
         let temporary = below(surroundings.temporary_dir());
         let plans = surroundings.data_dir.join("plans");
-        let defaults = vec![
-            rule("*", "*", Action::Allow),
-            rule("doom_loop", "*", Action::Ask),
-            rule("external_directory", "*", Action::Ask),
-            rule("external_directory", &tool_output, Action::Allow),
-            rule("external_directory", &temporary, Action::Allow),
+        let skills = skills.iter().map(|skill| below(skill.folder().to_owned()));
+        let outside = [tool_output.clone(), temporary].into_iter().chain(skills);
+        let outside: Vec<Rule> = std::iter::once(rule("external_directory", "*", Action::Ask))
+            .chain(outside.map(|folder| rule("external_directory", &folder, Action::Allow)))
+            .collect();
+        let mut defaults = vec![rule("*", "*", Action::Allow), rule("doom_loop", "*", Action::Ask)];
+        defaults.extend_from_slice(&outside);
+        defaults.extend([
             rule("question", "*", Action::Deny),
             rule("plan_enter", "*", Action::Deny),
             rule("plan_exit", "*", Action::Deny),
@@ -196,10 +205,10 @@ impl Rules {
             rule("read", "*.env", Action::Ask),
             rule("read", "*.env.*", Action::Ask),
             rule("read", "*.env.example", Action::Allow),
-        ];
+        ]);
         let user = config.get("permission").map(|permission| from_config(permission, surroundings));
         let plans_from_worktree = relative(&plans, worktree).join("*.md").to_string_lossy().into_owned();
-        Self { defaults, user: user.unwrap_or_default(), tool_output, temporary, plans, plans_from_worktree }
+        Self { defaults, user: user.unwrap_or_default(), tool_output, outside, plans, plans_from_worktree }
     }
 
     /// The defaults, an agent's own rules, the user's.
@@ -209,7 +218,7 @@ impl Rules {
 }
 
 fn native(rules: &Rules) -> Vec<Agent> {
-    use Action::{Allow, Ask, Deny};
+    use Action::{Allow, Deny};
     let agent = |name: &str, mode, description: Option<&str>, prompt: Option<&str>, own: &[Rule]| {
         let mut agent = Agent::new(name, mode, true, rules.with(own));
         agent.description = description.map(str::to_owned);
@@ -241,10 +250,8 @@ fn native(rules: &Rules) -> Vec<Agent> {
         rule("webfetch", "*", Allow),
         rule("websearch", "*", Allow),
         rule("read", "*", Allow),
-        rule("external_directory", "*", Ask),
-        rule("external_directory", &rules.tool_output, Allow),
-        rule("external_directory", &rules.temporary, Allow),
     ];
+    let explore = [&explore[..], &rules.outside].concat();
     let mut title = hidden(TITLE, prompts::TITLE);
     title.temperature = Some(0.5);
     vec![

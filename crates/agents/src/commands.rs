@@ -1,6 +1,7 @@
 //! Commands: templates of prompts.
 
 use crate::prompts;
+use crate::skills::Skill;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -21,7 +22,7 @@ pub struct Command {
     /// The variant of the model.
     #[serde(skip)]
     pub variant: Option<String>,
-    /// Where it comes from; always `command` here.
+    /// Where it comes from: `command` or `skill`.
     pub source: &'static str,
     /// The prompt, with placeholders.
     pub template: String,
@@ -32,8 +33,8 @@ pub struct Command {
     pub hints: Vec<String>,
 }
 
-/// The built-in commands and those of a merged configuration, which may replace them.
-pub(crate) fn all(config: &Map<String, Value>) -> Vec<Command> {
+/// The built-in commands, those of a merged configuration, which may replace them, and the skills of other names.
+pub(crate) fn all(config: &Map<String, Value>, skills: &[Skill]) -> Vec<Command> {
     let mut commands = vec![
         command("init", Some(prompts::INIT_USE), prompts::INIT),
         Command { subtask: Some(true), ..command("review", Some(prompts::REVIEW_USE), prompts::REVIEW) },
@@ -52,7 +53,19 @@ pub(crate) fn all(config: &Map<String, Value>) -> Vec<Command> {
             None => commands.push(own),
         }
     }
+    for skill in skills {
+        if !commands.iter().any(|command| command.name == skill.name) {
+            commands.push(of_skill(skill));
+        }
+    }
     commands
+}
+
+/// Loads a skill by hand.
+fn of_skill(skill: &Skill) -> Command {
+    let template = format!("{}\n\nRelative paths above start at {}.", skill.content, skill.folder().display());
+    let source = "skill";
+    Command { source, hints: Vec::new(), ..command(&skill.name, skill.description.as_deref(), &template) }
 }
 
 fn command(name: &str, description: Option<&str>, template: &str) -> Command {

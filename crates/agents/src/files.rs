@@ -1,6 +1,6 @@
 //! Reading files, and remembering what they were.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
@@ -11,6 +11,15 @@ use std::time::{Duration, SystemTime};
 const LARGEST: u64 = 1024 * 1024;
 /// No folder is listed beyond this many entries.
 const MOST_ENTRIES: usize = 10_000;
+
+/// Folders are searched at most this deep.
+pub(crate) const DEEPEST: usize = 16;
+/// Of one folder at most this many folders below it are searched,
+const MOST_FOLDERS: usize = 1_000;
+/// and this many files are taken.
+const MOST_FILES: usize = 1_000;
+/// Folders that hold nothing of a user's own, and much of it.
+const UNSEARCHED: [&str; 2] = [".git", "node_modules"];
 
 /// A file system may give two changes the same time if they are closer than this: a tick of the kernel, with room.
 const TICK: Duration = Duration::from_millis(50);
@@ -108,6 +117,33 @@ impl Files {
     pub fn list(&mut self, folder: &Path) -> Vec<PathBuf> {
         self.watch(folder);
         entries(folder)
+    }
+
+    /// The files below a folder that are wanted, searched no deeper than `depth`. Links are followed; the limits hold where
+    /// they go in circles.
+    pub fn find(&mut self, root: &Path, depth: usize, wanted: impl Fn(&Path) -> bool) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        let mut folders = VecDeque::from([(root.to_owned(), depth)]);
+        let mut visited = 0;
+        while let Some((folder, depth)) = folders.pop_front() {
+            for path in self.list(&folder) {
+                if path.is_dir() {
+                    if depth > 1 && !path.file_name().is_some_and(|name| UNSEARCHED.iter().any(|known| name == *known))
+                    {
+                        folders.push_back((path, depth - 1));
+                    }
+                } else if wanted(&path) {
+                    found.push(path);
+                }
+            }
+            visited += 1;
+            if visited == MOST_FOLDERS || found.len() > MOST_FILES {
+                tracing::warn!(folder = %root.display(), "too many files; the rest is left out");
+                break;
+            }
+        }
+        found.truncate(MOST_FILES);
+        found
     }
 
     /// Whether a path is there. Only a change of that is a change.

@@ -8,10 +8,16 @@ const LONGEST: usize = 64 * 1024;
 
 /// Splits a file into its fields and its text. A block that is broken counts as text, so that nothing is lost.
 pub(crate) fn parse(file: &str) -> (Map<String, Value>, String) {
-    match split(file).and_then(|(block, body)| Some((fields(block)?, body))) {
+    match split_fields(file) {
         Some((fields, body)) => (fields, body.trim().to_owned()),
         None => (Map::new(), file.trim().to_owned()),
     }
+}
+
+/// The fields of a file that begins with them, and its text as it stands. `None` also if the block is broken.
+pub(crate) fn split_fields(file: &str) -> Option<(Map<String, Value>, &str)> {
+    let (block, body) = split(file)?;
+    Some((fields(block)?, body))
 }
 
 fn split(file: &str) -> Option<(&str, &str)> {

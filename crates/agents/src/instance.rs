@@ -11,9 +11,11 @@ use crate::model::{Model, ModelNotFound, ModelRef};
 use crate::project::{self, Place, Project};
 use crate::providers::Providers;
 use crate::secret::Secret;
+use crate::skills::{self, Skill};
 use crate::surroundings::Surroundings;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// All that a directory's configuration says. It doesn't change; when files change, a new one is loaded.
 #[derive(Clone, Debug)]
@@ -32,6 +34,8 @@ pub struct Instance {
     pub providers: Providers,
     /// The commands, as `GET /command` lists them.
     pub commands: Vec<Command>,
+    /// The skills, as `GET /skill` lists them.
+    pub skills: Arc<[Skill]>,
     /// The files with rules for agents.
     pub instructions: Vec<Instruction>,
     /// The agent of a prompt that names none.
@@ -59,7 +63,8 @@ pub fn load_at(directory: &Path, place: Place, surroundings: &Surroundings) -> R
     project::watch(directory, &place, &mut files);
     let Place { project, worktree } = place;
     let mut config = layers::read(directory, &worktree, surroundings, &mut files)?;
-    let mut agents = agent::all(&config, &worktree, surroundings);
+    let skills = skills::all(&config, directory, &worktree, surroundings, &mut files);
+    let mut agents = agent::all(&config, &worktree, &skills, surroundings);
     let default_agent = default_agent(&config, &agents, directory)?;
     agents.sort_by_key(|agent| agent.name != default_agent);
     let instructions = instructions::read(&config, directory, &worktree, surroundings, &mut files);
@@ -68,7 +73,7 @@ pub fn load_at(directory: &Path, place: Place, surroundings: &Surroundings) -> R
     let (small_model, default_model) = (named("small_model"), named("model"));
     let default_model =
         default_model.or_else(|| last_used(&providers, surroundings, &mut files)).or_else(|| providers.first_model());
-    let commands = commands::all(&config);
+    let commands = commands::all(&config, &skills);
     let mut secrets = mask_config(&mut config);
     secrets.extend(providers.keys().cloned());
     Ok(Instance {
@@ -79,6 +84,7 @@ pub fn load_at(directory: &Path, place: Place, surroundings: &Surroundings) -> R
         agents,
         providers,
         commands,
+        skills: skills.into(),
         instructions,
         default_agent,
         default_model,

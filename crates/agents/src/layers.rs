@@ -1,7 +1,7 @@
 //! The files of a configuration, in the order in which they override each other.
 
 use crate::error::{ConfigError, Issue};
-use crate::files::{Files, upwards};
+use crate::files::{DEEPEST, Files, upwards};
 use crate::front_matter;
 use crate::mask::mask_config;
 use crate::merge;
@@ -11,15 +11,7 @@ use crate::substitute::substitute;
 use crate::surroundings::Surroundings;
 use jsonc_parser::ParseOptions;
 use serde_json::{Map, Value, json};
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-
-/// Folders are searched for Markdown files at most this deep.
-const DEEPEST: usize = 16;
-/// Of one folder at most this many folders below it are searched,
-const MOST_FOLDERS: usize = 1_000;
-/// and this many files are taken.
-const MOST_FILES: usize = 1_000;
 
 /// Reads and merges all layers. Later overrides earlier: the user's files, `OPENCODE_CONFIG`, the project's files from
 /// the work tree's root down to the directory, the `.opencode` folders, `OPENCODE_CONFIG_CONTENT`, the
@@ -72,8 +64,8 @@ pub fn global_config(surroundings: &Surroundings) -> Result<Value, ConfigError> 
     Ok(Value::Object(config))
 }
 
-/// The folders with agents and commands: the user's, `.opencode` from the directory upwards, the home's, the given one.
-fn folders(directory: &Path, worktree: &Path, surroundings: &Surroundings) -> Vec<PathBuf> {
+/// The folders with agents, commands and skills: the user's, `.opencode` from the directory upwards, the home's, the given one.
+pub(crate) fn folders(directory: &Path, worktree: &Path, surroundings: &Surroundings) -> Vec<PathBuf> {
     let mut folders = vec![surroundings.config_dir.clone()];
     let around = upwards(directory, worktree).map(|at| at.join(".opencode"));
     let last = [surroundings.home.join(".opencode")].into_iter();
@@ -141,38 +133,14 @@ impl Layers<'_> {
     fn markdown(&mut self, folder: &Path) -> Result<(), ConfigError> {
         for (kind, depth) in [("command", DEEPEST), ("agent", DEEPEST), ("mode", 1)] {
             for root in [folder.join(kind), folder.join(format!("{kind}s"))] {
-                for path in self.find(&root, depth) {
+                let is_markdown = |path: &Path| path.extension().is_some_and(|extension| extension == "md");
+                for path in self.files.find(&root, depth, is_markdown) {
                     let name = path.strip_prefix(&root).unwrap_or(&path).with_extension("");
                     self.entry(kind, &name.to_string_lossy(), &path)?;
                 }
             }
         }
         Ok(())
-    }
-
-    /// The Markdown files below a folder. Links are followed; the limits hold where they go in circles.
-    fn find(&mut self, root: &Path, depth: usize) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        let mut folders = VecDeque::from([(root.to_owned(), depth)]);
-        let mut visited = 0;
-        while let Some((folder, depth)) = folders.pop_front() {
-            for path in self.files.list(&folder) {
-                if path.is_dir() {
-                    if depth > 1 {
-                        folders.push_back((path, depth - 1));
-                    }
-                } else if path.extension().is_some_and(|extension| extension == "md") {
-                    found.push(path);
-                }
-            }
-            visited += 1;
-            if visited == MOST_FOLDERS || found.len() > MOST_FILES {
-                tracing::warn!(folder = %root.display(), "too many files; the rest is left out");
-                break;
-            }
-        }
-        found.truncate(MOST_FILES);
-        found
     }
 
     fn entry(&mut self, kind: &str, name: &str, path: &Path) -> Result<(), ConfigError> {

@@ -28,6 +28,7 @@ pub mod permission;
 pub mod project;
 pub mod providers;
 pub mod secret;
+pub mod skills;
 pub mod surroundings;
 pub mod system_prompt;
 
@@ -42,5 +43,6 @@ pub use model::{Model, ModelNotFound, ModelRef, Timeouts};
 pub use project::{Place, Project, locate};
 pub use providers::{ProviderInfo, Providers};
 pub use secret::Secret;
+pub use skills::Skill;
 pub use surroundings::Surroundings;
 pub use system_prompt::{reminder, system_prompt};

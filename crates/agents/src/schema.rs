@@ -107,6 +107,7 @@ const CONFIG: Shape = Fields(&[
     ("snapshot", Flag),
     ("plugin", Array),
     ("instructions", Texts),
+    ("skills", Fields(&[("paths", Texts), ("urls", Texts)])),
     ("enabled_providers", Texts),
     ("disabled_providers", Texts),
     ("subagent_depth", Number),

@@ -8,6 +8,7 @@ use crate::run::Run;
 use crate::step::Scene;
 use coordination::SessionKey;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::time::Duration;
 use storage::{Record, StoreError, TenantStore, Write};
 use tools::ToolError;
@@ -37,6 +38,17 @@ pub(crate) struct StoredAsk {
 enum About {
     Permission(PermissionRequest),
     Question(QuestionRequest),
+}
+
+impl About {
+    /// True if both ask for the same; who asks and under which id does not count.
+    fn is_like(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Permission(a), Self::Permission(b)) => a.permission == b.permission && a.patterns == b.patterns,
+            (Self::Question(a), Self::Question(b)) => a.questions == b.questions,
+            _ => false,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -79,6 +91,14 @@ impl StoredAsk {
         Record::Ask { session: self.session().clone(), id: self.id().to_owned() }
     }
 
+    /// What clients are told when it is asked.
+    fn raised_event(&self) -> Happened {
+        match &self.about {
+            About::Permission(request) => wire::event::permission_asked(request),
+            About::Question(request) => wire::event::question_asked(request),
+        }
+    }
+
     /// What clients are told when the run that asked ends without an answer.
     pub(crate) fn withdrawn_event(&self) -> Happened {
         match &self.about {
@@ -119,10 +139,6 @@ pub(crate) async fn ask(
     call: CallRef,
     is_shown: bool,
 ) -> Result<(), ToolError> {
-    let failed = |error: EngineError| match error {
-        EngineError::Lost => ToolError::Lost,
-        error => ToolError::Failed(error.to_string()),
-    };
     let (store, session) = (run.engine.tenant_store(&run.handle.key.tenant), scene.session.id.clone());
     let (own, approved) = blocking(move || {
         let session = store.session(&session)?;
@@ -149,33 +165,6 @@ pub(crate) async fn ask(
     if !must_ask {
         return Ok(());
     }
-    let id = raise(run, scene, wanted, call, is_shown).await.map_err(failed)?;
-    match wait_for_answer(run, &scene.session.id, &id).await.map_err(failed)? {
-        Some(Answer::Reply { reply: Reply::Reject, message }) => Err(ToolError::Rejected { feedback: message }),
-        Some(Answer::Reply { .. }) => Ok(()),
-        _ => Err(ToolError::Aborted),
-    }
-}
-
-/// Stores an ask and publishes it, unless a former runner of the same call did.
-async fn raise(
-    run: &Run,
-    scene: &Scene,
-    wanted: tools::Ask,
-    call: CallRef,
-    is_shown: bool,
-) -> Result<PermissionId, EngineError> {
-    let (store, session) = (run.engine.tenant_store(&run.handle.key.tenant), scene.session.id.clone());
-    let known = blocking(move || Ok(parse(store.asks(&session)?))).await?;
-    let same = |ask: &&StoredAsk| {
-        let wants = |request: &PermissionRequest| {
-            request.permission == wanted.permission && request.patterns == wanted.patterns
-        };
-        ask.call.as_ref() == Some(&call) && ask.permission().is_some_and(wants)
-    };
-    if let Some(request) = known.iter().find(same).and_then(StoredAsk::permission) {
-        return Ok(request.id.clone());
-    }
     let request = PermissionRequest {
         id: run.engine.0.ids.permission(),
         session_id: scene.session.id.clone(),
@@ -185,20 +174,59 @@ async fn raise(
         always: wanted.always,
         tool: is_shown.then(|| call.clone()),
     };
-    let ask = StoredAsk {
-        at: run.engine.now_ms(),
-        about: About::Permission(request.clone()),
-        call: Some(call),
-        answer: None,
+    match raise(run, About::Permission(request), call).await.map_err(failed)? {
+        Some(Answer::Reply { reply: Reply::Reject, message }) => Err(ToolError::Rejected { feedback: message }),
+        Some(Answer::Reply { .. }) => Ok(()),
+        _ => Err(ToolError::Aborted),
+    }
+}
+
+/// Asks the user what a call wants to know, and returns the answers to each question.
+pub(crate) async fn ask_questions(
+    run: &Run,
+    scene: &Scene,
+    questions: Vec<Value>,
+    call: CallRef,
+) -> Result<Vec<Vec<String>>, ToolError> {
+    let request = QuestionRequest {
+        id: run.engine.0.ids.question(),
+        session_id: scene.session.id.clone(),
+        questions,
+        tool: Some(call.clone()),
     };
-    run.commit(vec![Write::PutNew(ask.record(), body(&ask)?)]).await?;
-    run.publish(wire::event::permission_asked(&request)).await;
-    Ok(request.id)
+    match raise(run, About::Question(request), call).await.map_err(failed)? {
+        Some(Answer::Answers { answers }) => Ok(answers),
+        Some(Answer::Dismissed) => Err(ToolError::Dismissed),
+        _ => Err(ToolError::Aborted),
+    }
+}
+
+fn failed(error: EngineError) -> ToolError {
+    match error {
+        EngineError::Lost => ToolError::Lost,
+        error => ToolError::Failed(error.to_string()),
+    }
+}
+
+/// Stores an ask and publishes it, unless a former runner of the same call did; then waits for its answer.
+async fn raise(run: &Run, about: About, call: CallRef) -> Result<Option<Answer>, EngineError> {
+    let (store, session) = (run.engine.tenant_store(&run.handle.key.tenant), run.handle.key.session.clone());
+    let known = blocking(move || Ok(parse(store.asks(&session)?))).await?;
+    let mine = known.into_iter().find(|ask| ask.call.as_ref() == Some(&call) && ask.about.is_like(&about));
+    let ask = match mine {
+        Some(ask) => ask,
+        None => {
+            let ask = StoredAsk { at: run.engine.now_ms(), about, call: Some(call), answer: None };
+            run.commit(vec![Write::PutNew(ask.record(), body(&ask)?)]).await?;
+            run.publish(ask.raised_event()).await;
+            ask
+        }
+    };
+    wait_for_answer(run, ask.record()).await
 }
 
 /// Waits until an ask is answered, or gone. Woken by a poke; looks once a second without.
-async fn wait_for_answer(run: &Run, session: &SessionId, id: &PermissionId) -> Result<Option<Answer>, EngineError> {
-    let record = Record::Ask { session: session.clone(), id: id.to_string() };
+async fn wait_for_answer(run: &Run, record: Record) -> Result<Option<Answer>, EngineError> {
     let waiter = run.engine.0.waiters.join(&run.handle.key);
     loop {
         let woken = waiter.notify.notified();

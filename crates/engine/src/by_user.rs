@@ -44,6 +44,7 @@ impl ByUser<'_> {
             },
             cancel: CancellationToken::new(),
             host: Arc::new(UserHost { engine: engine.clone(), rules: self.rules.clone() }),
+            skills: Arc::default(),
             settings: crate::call::tool_settings(engine, self.instance),
         };
         tool.run(input, &call).await

@@ -17,11 +17,12 @@ use storage::{Record, Write};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
-use tools::{Ask, Call, Host, Instructions, Output, Registry, Resolved, Task, Tool, ToolError, ToolSettings};
+use tools::{Ask, Call, Host, Instructions, Output, Resolved, Task, Tool, ToolError, ToolSettings};
 use tracing::Instrument;
 use wire::message::MessageError;
 use wire::part::{Part, PartKind, Span, ToolPart, ToolState};
 use wire::permission::CallRef;
+use wire::session::Todo;
 
 /// How often the lock on a file is prolonged; well below the time that a lock holds by itself.
 const EXTEND_EVERY: Duration = Duration::from_millis(500);
@@ -55,8 +56,8 @@ enum Ended {
 }
 
 /// The part of a call whose arguments are still coming.
-pub(crate) fn pending(registry: &Registry, call_id: &str, name: &str) -> PartKind {
-    let known = registry.get(name).or_else(|| registry.get(&name.to_lowercase()));
+pub(crate) fn pending(run: &Run, scene: &Scene, call_id: &str, name: &str) -> PartKind {
+    let known = run.engine.0.tools.meant(name, &scene.tool_names());
     let tool = known.map_or("invalid", |tool| tool.name()).to_owned();
     let state = ToolState::Pending { input: json!({}), raw: String::new() };
     PartKind::Tool(ToolPart { call_id: call_id.to_owned(), tool, state, extra: wire::Extra::new() })
@@ -73,8 +74,7 @@ pub(crate) async fn start(
     arguments: &str,
 ) -> Result<(), EngineError> {
     let registry = &run.engine.0.tools;
-    let offered: Vec<&str> = registry.names();
-    let (tool, input) = match registry.resolve(name, arguments, &offered) {
+    let (tool, input) = match registry.resolve(name, arguments, &scene.tool_names()) {
         Resolved::Known(tool, input) => (tool, input),
         Resolved::Invalid { tool, error } => (registry.invalid(), json!({ "tool": tool, "error": error })),
     };
@@ -142,17 +142,29 @@ fn spawn(
         identity: run.identity(),
         cancel: stop.token.clone(),
         host: host.clone(),
+        skills: scene.instance.skills.clone(),
         settings: tool_settings(&run.engine, &scene.instance),
     };
     let span = trace::tool(&call.identity, tool.name(), &call.call_id);
     calls.running.spawn(perform(host, tool, input, call, is_loop).instrument(span));
 }
 
-/// The settings of tools in a directory: commands do not see the secrets of its configuration either.
+/// The settings of tools in a directory, with what its configuration says of outputs: commands do not see the secrets of its
+/// configuration either.
 pub(crate) fn tool_settings(engine: &Engine, instance: &agents::Instance) -> Arc<ToolSettings> {
     let mut settings = engine.0.settings.tools.clone();
     if !instance.secrets.is_empty() {
         Arc::make_mut(&mut settings).env.hide(instance.secrets.iter().map(agents::Secret::expose));
+    }
+    let number = |key: &str| {
+        let configured = instance.config["tool_output"][key].as_u64();
+        configured.and_then(|number| usize::try_from(number).ok())
+    };
+    if let Some(lines) = number("max_lines") {
+        Arc::make_mut(&mut settings).max_lines = lines;
+    }
+    if let Some(bytes) = number("max_bytes") {
+        Arc::make_mut(&mut settings).max_bytes = bytes;
     }
     settings
 }
@@ -172,8 +184,8 @@ async fn perform(host: Arc<CallHost>, tool: Arc<dyn Tool>, input: Value, call: C
             };
         }
     }
-    let result = tool.run(input, &call).await;
-    let rejected = matches!(result, Err(ToolError::Rejected { feedback: None }));
+    let result = tools::perform(&*tool, input, &call).await;
+    let rejected = matches!(result, Err(ToolError::Rejected { feedback: None } | ToolError::Dismissed));
     trace::tool_ended(&result);
     match host.end(result).await {
         Ok(()) if rejected => Ended::Rejected,
@@ -414,6 +426,20 @@ impl Host for CallHost {
         let write = body(&*part).map(|body| vec![Write::Put(record, body)]);
         let write = write.map_err(|error| ToolError::Failed(error.to_string()))?;
         self.run.commit(write).await.map_err(|error| match error {
+            EngineError::Lost => ToolError::Lost,
+            error => ToolError::Failed(error.to_string()),
+        })
+    }
+
+    async fn ask_questions(&self, questions: Vec<Value>) -> Result<Vec<Vec<String>>, ToolError> {
+        tokio::select! {
+            answers = crate::asks::ask_questions(&self.run, &self.scene, questions, self.call.clone()) => answers,
+            () = self.stop.token.cancelled() => Err(self.stopped()),
+        }
+    }
+
+    async fn put_todos(&self, todos: Vec<Todo>) -> Result<(), ToolError> {
+        crate::todos::put(&self.run, todos).await.map_err(|error| match error {
             EngineError::Lost => ToolError::Lost,
             error => ToolError::Failed(error.to_string()),
         })

@@ -31,6 +31,7 @@ mod step;
 mod subtask;
 mod time;
 mod title;
+mod todos;
 mod trace;
 mod turn;
 

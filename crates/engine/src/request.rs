@@ -3,14 +3,15 @@
 use crate::run::Run;
 use crate::step::Scene;
 use crate::turn::Transcript;
-use agents::{AgentMode, Model};
+use agents::{Agent, AgentMode, Instance, Model};
 use base64::Engine as _;
 use models::{ChatMessage, ChatRequest, Endpoint, Secret, Timeouts, ToolCall, ToolChoice, ToolSpec, UserContent};
 use serde_json::{Map, Value};
 use std::sync::Arc;
-use wire::message::{Message, MessageWithParts};
+use wire::message::{Message, MessageWithParts, UserMessage};
 use wire::part::{Part, PartKind, ToolState};
 use wire::permission::Action;
+use wire::session::Session;
 
 /// OpenCode never asks for more tokens than this at once.
 const MAX_OUTPUT: u64 = 32_000;
@@ -47,9 +48,7 @@ pub(crate) fn chat_request(run: &Run, scene: &Scene, transcript: &Transcript) ->
     }
     request.temperature = scene.agent.temperature.filter(|_| scene.model.capabilities.temperature);
     request.top_p = scene.agent.top_p;
-    if scene.model.capabilities.toolcall {
-        request.tools = offered(run, scene);
-    }
+    request.tools = scene.offered.clone();
     request
 }
 
@@ -102,19 +101,29 @@ pub(crate) fn base_request(scene: &Scene, model: &Model, messages: Vec<ChatMessa
     }
 }
 
-/// The tools that the agent's and the session's rules do not deny altogether.
-fn offered(run: &Run, scene: &Scene) -> Vec<ToolSpec> {
-    let specs = run.engine.0.tools.specs();
-    let session = scene.session.permission.clone().unwrap_or_default();
-    let asked = switched(scene.user.tools.as_ref());
-    let rules: [&[wire::permission::Rule]; 3] = [&scene.agent.permission, &session, &asked];
+/// The tools that the agent's and the session's rules do not deny altogether; none if the model cannot call any.
+pub(crate) fn offered(
+    run: &Run,
+    session: &Session,
+    instance: &Instance,
+    agent: &Agent,
+    model: &Model,
+    user: &UserMessage,
+) -> Vec<ToolSpec> {
+    if !model.capabilities.toolcall {
+        return Vec::new();
+    }
+    let specs = run.engine.0.tools.specs(&model.api_id);
+    let own = session.permission.as_deref().unwrap_or_default();
+    let asked = switched(user.tools.as_ref());
+    let rules: [&[wire::permission::Rule]; 3] = [&agent.permission, own, &asked];
     let disabled = agents::permission::disabled_tools(specs.iter().map(|spec| spec.name), &rules);
     specs
         .into_iter()
         .filter(|spec| !disabled.contains(spec.name))
         .map(|mut spec| {
             if spec.name == "task" {
-                spec.description.push_str(&subagents(scene, &rules));
+                spec.description.push_str(&subagents(instance, &rules));
             }
             ToolSpec { name: spec.name.to_owned(), description: spec.description, parameters: spec.parameters }
         })
@@ -122,9 +131,9 @@ fn offered(run: &Run, scene: &Scene) -> Vec<ToolSpec> {
 }
 
 /// The agents that may be given a task, and what they are good for.
-fn subagents(scene: &Scene, rules: &[&[wire::permission::Rule]]) -> String {
+fn subagents(instance: &Instance, rules: &[&[wire::permission::Rule]]) -> String {
     let mut text = String::from("\n\nThe agents:");
-    for agent in scene.instance.agents.iter().filter(|agent| agent.mode != AgentMode::Primary && !agent.hidden) {
+    for agent in instance.agents.iter().filter(|agent| agent.mode != AgentMode::Primary && !agent.hidden) {
         if agents::permission::evaluate("task", &agent.name, rules).action != Action::Deny {
             let use_for = agent.description.as_deref().unwrap_or("for what its user asks it for by name");
             text.push_str(&format!("\n- {}: {use_for}", agent.name));

@@ -10,10 +10,10 @@ use coordination::SessionKey;
 use run_protocol::{Head, HeadState, RecordVersion};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use storage::{Page, Record, SessionFilter, StoreError, Write};
+use storage::{Page, SessionFilter, StoreError, Write};
 use wire::ids::{MessageId, SessionId};
 use wire::message::{MessageWithParts, Tokens};
-use wire::session::{Session, SessionStatus, SessionTime, Todo, default_title};
+use wire::session::{Session, SessionStatus, SessionTime, default_title};
 use wire::tenant::Tenant;
 
 /// Where the head of a session that is being deleted keeps the session's record.
@@ -174,14 +174,6 @@ impl Engine {
             self.publish(&origin, wire::event::session_updated(&session), Some(version)).await;
         }
         Ok(session)
-    }
-
-    /// The session's list of things to do.
-    pub async fn todos(&self, tenant: &Tenant, id: &SessionId) -> Result<Vec<Todo>, EngineError> {
-        self.session(tenant, id).await?;
-        let (store, record) = (self.tenant_store(tenant), Record::Todo { session: id.clone() });
-        let stored = blocking(move || store.read(&record).map_err(EngineError::from)).await?;
-        Ok(stored.and_then(|body| serde_json::from_slice(&body).ok()).unwrap_or_default())
     }
 
     /// What a prompt's turn changed; nothing without a message.

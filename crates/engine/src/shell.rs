@@ -105,6 +105,7 @@ pub(crate) async fn shell(
         identity: run.identity(),
         cancel: stop.token.clone(),
         host: Arc::new(ShellHost { run: run.clone(), part: part.clone() }),
+        skills: Arc::default(),
         settings,
     };
     let bash = engine.0.tools.get("bash").unwrap_or_else(|| engine.0.tools.invalid());

@@ -11,7 +11,7 @@ use crate::settle::Settled;
 use crate::trace;
 use crate::turn::{Next, Transcript};
 use agents::{Agent, Instance, Model, ModelRef};
-use models::{FinishReason, ModelError, ModelEvent, Usage};
+use models::{FinishReason, ModelError, ModelEvent, ToolSpec, Usage};
 use run_protocol::{RecordVersion, Retry, Spent, TicketAnswer};
 use serde_json::json;
 use std::collections::HashSet;
@@ -48,6 +48,15 @@ pub(crate) struct Scene {
     pub user: UserMessage,
     /// The files with rules that the model has been shown, or is being shown.
     pub shown: Mutex<HashSet<PathBuf>>,
+    /// The tools that the model is told of; it can call no others.
+    pub offered: Vec<ToolSpec>,
+}
+
+impl Scene {
+    /// The names of the tools that the model is told of.
+    pub(crate) fn tool_names(&self) -> Vec<&str> {
+        self.offered.iter().map(|spec| spec.name.as_str()).collect()
+    }
 }
 
 /// Does one step, after the rest of the wait that a former runner was in. It ends early, with its records closed, when
@@ -125,7 +134,8 @@ async fn scene(
     };
     let known = instance.instructions.iter().map(|rules| rules.path.clone());
     let shown = Mutex::new(known.chain(transcript.shown_rules()).collect());
-    Ok(Ok(Scene { session, rev, instance, agent, model, user, shown }))
+    let offered = crate::request::offered(run, &session, &instance, &agent, &model, &user);
+    Ok(Ok(Scene { session, rev, instance, agent, model, user, shown, offered }))
 }
 
 /// The prompt cannot be answered at all: its callers get the error, the message stays stored.
@@ -364,13 +374,13 @@ impl Writing<'_> {
             }
             ModelEvent::ReasoningEnd => self.close_reasoning().await?,
             ModelEvent::ToolCallStart { id, name, .. } => {
-                let part = self.part(call::pending(&self.engine().0.tools, &id, &name));
+                let part = self.part(call::pending(self.run, &self.scene, &id, &name));
                 self.put_part(&part).await?;
                 self.calls.announce(id, part);
             }
             ModelEvent::ToolCallEnd { id, name, arguments, .. } => {
                 let part = self.calls.announced(&id);
-                let part = part.unwrap_or_else(|| self.part(call::pending(&self.engine().0.tools, &id, &name)));
+                let part = part.unwrap_or_else(|| self.part(call::pending(self.run, &self.scene, &id, &name)));
                 call::start(self.run, &self.scene, &self.stop, &mut self.calls, part, &name, &arguments).await?;
             }
             ModelEvent::Finish { .. } => {}

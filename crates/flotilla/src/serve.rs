@@ -162,6 +162,7 @@ async fn start_engine(
     let mut tools = tools::ToolSettings::new(exe, settings.data_dir.join("tool-output"), child_env);
     tools.ttl = settings.lease_ttl;
     tools.limits = settings.command_limits;
+    tools.fetch_allowed = settings.webfetch_allow.clone().into();
     let parts = engine::Parts {
         ports,
         store,

@@ -5,25 +5,31 @@
 
 mod arguments;
 mod bash_commands;
+mod blocking;
 mod builtin;
+mod folder;
 mod patch;
 mod paths;
 mod registry;
 mod replace;
+mod search;
 mod truncate;
 
+pub use builtin::webfetch::{Network, NotANetwork};
 pub use registry::{Registry, Resolved, Spec};
-pub use truncate::{Kept, truncate};
+use truncate::truncate;
 
+use agents::Skill;
 use async_trait::async_trait;
 use sandbox::{ChildEnv, Identity, Limits};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use wire::event::Happened;
 use wire::ids::{MessageId, SessionId, ToolOutputId};
+use wire::session::Todo;
 
 /// Something that a model can call.
 #[async_trait]
@@ -64,6 +70,8 @@ pub struct Call {
     pub cancel: CancellationToken,
     /// The run that called.
     pub host: Arc<dyn Host>,
+    /// The skills that there are.
+    pub skills: Arc<[Skill]>,
     /// What is the same for all calls.
     pub settings: Arc<ToolSettings>,
 }
@@ -82,6 +90,24 @@ pub trait Host: Send + Sync {
     /// Awaited after all asks and before the first effect outside of this process: after a take-over a call that had
     /// begun is recorded as interrupted and never run again. A tool that only reads does not call it.
     async fn begin(&self) -> Result<(), ToolError>;
+
+    /// Asks the user questions, in the form of [`wire::question::QuestionRequest`], and returns the answers to each.
+    ///
+    /// # Errors
+    /// [`ToolError::Dismissed`], [`ToolError::Aborted`] while waiting, [`ToolError::Lost`]; without a run nobody is asked.
+    async fn ask_questions(&self, questions: Vec<Value>) -> Result<Vec<Vec<String>>, ToolError> {
+        let _ = questions;
+        Err(ToolError::Dismissed)
+    }
+
+    /// Replaces the session's list of things to do, and tells clients.
+    ///
+    /// # Errors
+    /// [`ToolError::Lost`]; without a run nothing is written.
+    async fn put_todos(&self, todos: Vec<Todo>) -> Result<(), ToolError> {
+        let _ = todos;
+        Err(ToolError::Failed("There is no run whose list this would be.".into()))
+    }
 
     /// Shows how far the call is. `metadata` replaces what was shown before.
     async fn progress(&self, title: Option<String>, metadata: Value);
@@ -178,6 +204,8 @@ pub struct ToolSettings {
     pub max_kept_bytes: u64,
     /// A command that names no timeout of its own gets this one.
     pub bash_timeout: Duration,
+    /// Networks that `webfetch` may reach although they are not of the public internet.
+    pub fetch_allowed: Arc<[Network]>,
 }
 
 impl ToolSettings {
@@ -194,6 +222,7 @@ impl ToolSettings {
             max_bytes: 50 * 1024,
             max_kept_bytes: 256 * 1024 * 1024,
             bash_timeout: Duration::from_secs(120),
+            fetch_allowed: Arc::default(),
         }
     }
 }
@@ -205,7 +234,7 @@ pub struct Output {
     pub title: String,
     /// For the model.
     pub output: String,
-    /// The tool's own; an object.
+    /// The tool's own; an object. See [`perform`] for `truncated` in it.
     pub metadata: Value,
     /// File parts without their ids: `{type: "file", mime, url}`.
     pub attachments: Option<Vec<Value>>,
@@ -226,12 +255,36 @@ pub enum ToolError {
         /// What the user said.
         feedback: Option<String>,
     },
+    /// The user does not want to be asked. The run ends after this step.
+    #[error("The user dismissed this question")]
+    Dismissed,
     /// It was cancelled.
     #[error("Tool execution aborted")]
     Aborted,
     /// The run has lost its lease or was fenced off: nothing may be written any more.
     #[error("the run belongs to another attempt")]
     Lost,
+}
+
+/// Runs a tool. An output that is too long is shortened, unless the tool sees to that itself: then its metadata says
+/// `truncated`, as that of every output does in the end.
+pub async fn perform(tool: &dyn Tool, input: Value, call: &Call) -> Result<Output, ToolError> {
+    let mut output = tool.run(input, call).await?;
+    if output.metadata.get("truncated").is_some() {
+        return Ok(output);
+    }
+    let kept = truncate(output.output, &call.settings, &call.host.new_output_id()).await;
+    let kept =
+        kept.map_err(|error| ToolError::Failed(format!("The output is too long and cannot be kept: {error}")))?;
+    output.output = kept.text;
+    if !output.metadata.is_object() {
+        output.metadata = json!({});
+    }
+    output.metadata["truncated"] = json!(kept.path.is_some());
+    if let Some(path) = kept.path {
+        output.metadata["outputPath"] = json!(path);
+    }
+    Ok(output)
 }
 
 fn rejection(feedback: Option<&str>) -> String {

@@ -17,8 +17,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) struct Patch {
     /// The patch, with its heading.
     pub(crate) text: String,
-    additions: usize,
-    deletions: usize,
+    /// Lines that come.
+    pub(crate) additions: usize,
+    /// Lines that go.
+    pub(crate) deletions: usize,
 }
 
 impl Patch {

@@ -19,6 +19,17 @@ fn depth(value: &Value) -> usize {
 /// The tool that stands in for calls that cannot be made.
 const INVALID: &str = "invalid";
 
+/// Whether a model of this id is offered a tool: some were trained to write patches and get them in the place of edits.
+fn suits(tool: &str, model: &str) -> bool {
+    let patches = model.contains("gpt-") && !model.contains("oss") && !model.contains("gpt-4");
+    match tool {
+        INVALID => false,
+        "apply_patch" => patches,
+        "edit" | "write" => !patches,
+        _ => true,
+    }
+}
+
 /// The tools of a server, in the order in which they are listed.
 #[derive(Clone)]
 pub struct Registry {
@@ -56,11 +67,18 @@ impl Registry {
         Self {
             tools: vec![
                 Arc::new(builtin::invalid::Invalid),
+                Arc::new(builtin::question::Question),
                 Arc::new(builtin::bash::Bash),
                 Arc::new(builtin::read::Read),
+                Arc::new(builtin::glob::Glob),
+                Arc::new(builtin::grep::Grep),
                 Arc::new(builtin::edit::Edit),
                 Arc::new(builtin::write::Write),
                 Arc::new(builtin::task::TaskTool),
+                Arc::new(builtin::webfetch::WebFetch::default()),
+                Arc::new(builtin::todowrite::TodoWrite),
+                Arc::new(builtin::skill::LoadSkill),
+                Arc::new(builtin::apply_patch::ApplyPatch),
             ],
         }
     }
@@ -84,9 +102,9 @@ impl Registry {
         self.tools.iter().map(|tool| tool.name()).collect()
     }
 
-    /// What models are told, by name; `invalid` is never offered.
-    pub fn specs(&self) -> Vec<Spec> {
-        let offered = self.tools.iter().filter(|tool| tool.name() != INVALID);
+    /// What a model is told, by name; `invalid` is never offered.
+    pub fn specs(&self, model: &str) -> Vec<Spec> {
+        let offered = self.tools.iter().filter(|tool| suits(tool.name(), model));
         let mut specs: Vec<Spec> = offered
             .map(|tool| Spec { name: tool.name(), description: tool.description(), parameters: tool.parameters() })
             .collect();
@@ -94,15 +112,17 @@ impl Registry {
         specs
     }
 
-    /// Which tool a model means by `name`, with the text of its arguments.
-    ///
-    /// A name in the wrong case is mended, an empty text is `{}`. `offered` are the names that the model was told of,
-    /// for the error's text.
+    /// The tool that a model means by `name`: one of those that it was `offered`, in whatever case the name is written.
+    pub fn meant(&self, name: &str, offered: &[&str]) -> Option<Arc<dyn Tool>> {
+        let lower = name.to_lowercase();
+        [name, &lower].into_iter().find(|name| offered.contains(name)).and_then(|name| self.get(name))
+    }
+
+    /// Which tool a model means by `name`, with the text of its arguments. An empty text is `{}`.
     pub fn resolve(&self, name: &str, arguments: &str, offered: &[&str]) -> Resolved {
-        let Some(tool) = self.get(name).or_else(|| self.get(&name.to_lowercase())) else {
+        let Some(tool) = self.meant(name, offered) else {
             let mut names: Vec<&str> = offered.iter().copied().chain([INVALID]).collect();
             names.sort_unstable();
-            names.dedup();
             let error =
                 format!("Model tried to call unavailable tool '{name}'. Available tools: {}.", names.join(", "));
             return Resolved::Invalid { tool: name.into(), error };

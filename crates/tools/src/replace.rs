@@ -1,7 +1,9 @@
 //! Replacing a file as a whole.
 
+use crate::folder::{self, Folder, open_regular};
 use crate::{Call, ToolError};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{FileType, Mode};
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -10,19 +12,6 @@ use wire::event::{file_edited, file_watcher_updated};
 
 /// A file that is read as a whole to be changed is not larger than this.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
-
-/// Opens a regular file without ever waiting for it, as a pipe without a writer would make us.
-///
-/// # Errors
-/// Also for everything that is no regular file.
-pub(crate) fn open_regular(path: &Path) -> io::Result<fs::File> {
-    let file = fs::File::from(openat(CWD, path, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?);
-    match file.metadata()? {
-        metadata if metadata.is_file() => Ok(file),
-        metadata if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
-        _ => Err(io::Error::other("not a regular file")),
-    }
-}
 
 /// The text of a file; `None` if there is none.
 ///
@@ -63,6 +52,17 @@ pub(crate) async fn write_text(path: &Path, text: String, unique: &str) -> Resul
     blocking(move || replace(&path, text.as_bytes(), &unique)).await.map_err(|error| explain(error, &shown))
 }
 
+/// Removes a file.
+pub(crate) async fn remove(path: &Path) -> Result<(), ToolError> {
+    let shown = path.display().to_string();
+    let path = path.to_owned();
+    let remove = move || {
+        let (folder, name) = Folder::of(&path)?;
+        folder.remove(name)
+    };
+    blocking(remove).await.map_err(|error| explain(error, &shown))
+}
+
 /// Tells clients that a tool wrote `path`.
 pub(crate) async fn publish(call: &Call, path: &Path, existed: bool) {
     let path = path.display().to_string();
@@ -82,28 +82,27 @@ fn explain(error: io::Error, path: &str) -> ToolError {
 }
 
 fn replace(path: &Path, bytes: &[u8], unique: &str) -> io::Result<()> {
-    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
-        return Err(io::ErrorKind::InvalidInput.into());
-    };
-    fs::create_dir_all(folder)?;
-    let old_mode = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
-        Ok(metadata) if !metadata.is_file() => return Err(io::Error::other("not a regular file")),
-        Ok(metadata) if metadata.permissions().readonly() => return Err(io::ErrorKind::PermissionDenied.into()),
-        Ok(metadata) => Some(metadata.permissions().mode()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
+    let (folder, name) = folder::split(path)?;
+    let folder = Folder::make(folder)?;
+    let old_mode = match folder.look(name)? {
+        None => None,
+        Some((FileType::RegularFile, mode)) if (mode & (Mode::WUSR | Mode::WGRP | Mode::WOTH)).is_empty() => {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Some((FileType::RegularFile, mode)) => Some(mode.as_raw_mode()),
+        Some((FileType::Directory, _)) => return Err(io::ErrorKind::IsADirectory.into()),
+        Some(_) => return Err(io::Error::other("not a regular file")),
     };
     // Names may have 255 bytes; the original one is cut to leave room for what makes this one different.
     let short: String = name.to_string_lossy().chars().take(40).collect();
-    let beside = folder.join(format!(".{short}.{unique}.tmp"));
-    let mut file = fs::File::create_new(&beside)?;
+    let beside = OsString::from(format!(".{short}.{unique}.tmp"));
+    let mut file = folder.create(&beside)?;
     let written = file.write_all(bytes).and_then(|()| match old_mode {
         Some(mode) => file.set_permissions(fs::Permissions::from_mode(mode)),
         None => Ok(()),
     });
-    written.and_then(|()| fs::rename(&beside, path)).inspect_err(|_| {
-        let _ = fs::remove_file(&beside);
+    written.and_then(|()| folder.rename(&beside, name)).inspect_err(|_| {
+        let _ = folder.remove(&beside);
     })
 }
 
@@ -127,7 +126,7 @@ mod tests {
     async fn what_is_no_regular_file_is_neither_read_nor_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let pipe = dir.path().join("pipe");
-        rustix::fs::mknodat(CWD, &pipe, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
         for path in [pipe.as_path(), dir.path(), Path::new("/dev/zero")] {
             assert!(read_text(path).await.is_err(), "{path:?}");
             assert!(write_text(path, "x".into(), "1").await.is_err(), "{path:?}");

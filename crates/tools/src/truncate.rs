@@ -8,18 +8,18 @@ use wire::ids::ToolOutputId;
 
 /// An output as a model gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
+pub(crate) struct Kept {
     /// The text, with a hint where the rest is.
-    pub text: String,
+    pub(crate) text: String,
     /// Where the whole of it is; `None` when `text` is the whole.
-    pub path: Option<PathBuf>,
+    pub(crate) path: Option<PathBuf>,
 }
 
 /// Keeps the head of an output that is too long, and the whole of it in a file named by `id`.
 ///
 /// # Errors
 /// The file could not be written.
-pub async fn truncate(text: String, settings: &ToolSettings, id: &ToolOutputId) -> io::Result<Kept> {
+pub(crate) async fn truncate(text: String, settings: &ToolSettings, id: &ToolOutputId) -> io::Result<Kept> {
     let head = head(&text, settings.max_lines, settings.max_bytes);
     if head.len() == text.len() {
         return Ok(Kept { text, path: None });

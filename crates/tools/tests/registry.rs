@@ -26,10 +26,10 @@ fn names_are_mended_and_the_rest_is_invalid() {
         error,
         "Model tried to call unavailable tool 'nosuchtool'. Available tools: bash, edit, invalid, read, write."
     );
-    let Resolved::Invalid { error, .. } = Registry::builtin().resolve("nosuchtool", "{}", &["invalid", "read"]) else {
-        panic!("there is no such tool");
-    };
-    assert!(error.ends_with("Available tools: invalid, read."), "each name once: {error}");
+    // What was not offered cannot be called, whatever its case.
+    for name in ["Glob", "glob", "invalid"] {
+        assert_eq!(resolve(name, "{}").unwrap_err().0, name);
+    }
     let (tool, error) = resolve("read", r#"{"filePath": "#).unwrap_err();
     assert_eq!(tool, "read");
     assert!(
@@ -38,12 +38,43 @@ fn names_are_mended_and_the_rest_is_invalid() {
     );
 }
 
+const ALL: [&str; 13] = [
+    "invalid",
+    "question",
+    "bash",
+    "read",
+    "glob",
+    "grep",
+    "edit",
+    "write",
+    "task",
+    "webfetch",
+    "todowrite",
+    "skill",
+    "apply_patch",
+];
+
 #[test]
 fn invalid_is_listed_but_never_offered() {
     let registry = Registry::builtin();
-    assert_eq!(registry.names(), ["invalid", "bash", "read", "edit", "write", "task"]);
-    let offered: Vec<_> = registry.specs().into_iter().map(|spec| spec.name).collect();
-    assert_eq!(offered, ["bash", "edit", "read", "task", "write"]);
+    assert_eq!(registry.names(), ALL);
+}
+
+#[test]
+fn some_models_get_patches_in_the_place_of_edits() {
+    let offered = |model: &str| -> Vec<_> { Registry::builtin().specs(model).iter().map(|spec| spec.name).collect() };
+    let others = ["bash", "glob", "grep", "question", "read", "skill", "task", "todowrite", "webfetch"];
+    let with = |own: &[&'static str]| {
+        let mut names = [&others[..], own].concat();
+        names.sort_unstable();
+        names
+    };
+    for model in ["gpt-5", "openai/gpt-5.1-codex"] {
+        assert_eq!(offered(model), with(&["apply_patch"]), "{model}");
+    }
+    for model in ["m", "gpt-4o", "gpt-4.1", "gpt-oss-120b", "claude"] {
+        assert_eq!(offered(model), with(&["edit", "write"]), "{model}");
+    }
 }
 
 #[tokio::test]

@@ -160,3 +160,31 @@ async fn a_file_that_is_no_text_is_not_edited() {
     let failure = world.failure("edit", json!({ "filePath": "latin1.txt", "oldString": "x", "newString": "y" })).await;
     assert!(failure.ends_with("not UTF-8 text"), "{failure}");
 }
+
+#[tokio::test]
+async fn a_folder_that_becomes_a_link_while_the_user_thinks_is_not_gone_through() {
+    let read = json!({ "filePath": "dir/a.txt" });
+    let write = json!({ "filePath": "dir/a.txt", "content": "new" });
+    let edit = json!({ "filePath": "dir/a.txt", "oldString": "old", "newString": "new" });
+    let patch = json!({ "patchText": "*** Begin Patch\n*** Update File: dir/a.txt\n@@\n-old\n+new\n*** End Patch" });
+    let add = json!({ "patchText": "*** Begin Patch\n*** Add File: dir/sub/b.txt\n+new\n*** End Patch" });
+    for (tool, input) in
+        [("read", read), ("write", write), ("edit", edit), ("apply_patch", patch), ("apply_patch", add)]
+    {
+        let world = World::new();
+        world.put("dir/a.txt", "old\n");
+        let theirs = world.outside("theirs");
+        std::fs::create_dir(&theirs).unwrap();
+        std::fs::write(theirs.join("a.txt"), "old secret\n").unwrap();
+        let (dir, aside) = (world.path("dir"), world.path("aside"));
+        let change = move || {
+            std::fs::rename(&dir, aside).unwrap();
+            symlink(theirs, dir).unwrap();
+        };
+        *world.host.meanwhile.lock().unwrap() = Some(Box::new(change));
+        let result = world.run(tool, input).await;
+        assert!(matches!(result, Err(ToolError::Failed(_))), "{tool}: {result:?}");
+        assert_eq!(std::fs::read_dir(world.outside("theirs")).unwrap().count(), 1, "{tool}");
+        assert_eq!(std::fs::read_to_string(world.outside("theirs/a.txt")).unwrap(), "old secret\n", "{tool}");
+    }
+}

@@ -7,4 +7,5 @@ mod models;
 mod permissions;
 mod projects;
 mod prompts;
+mod skills;
 mod world;

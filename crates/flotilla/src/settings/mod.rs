@@ -95,6 +95,8 @@ pub struct Settings {
     pub command_limits: sandbox::Limits,
     /// Web origins whose pages may call this server.
     pub cors: Vec<String>,
+    /// Networks that the tool `webfetch` may reach although they are not of the public internet.
+    pub webfetch_allow: Vec<tools::Network>,
     /// The form of log lines.
     pub log_format: Format,
     /// How much is logged.
@@ -161,6 +163,7 @@ impl Settings {
                 file_bytes: parse::size(&get("command-file-size"))?,
             },
             cors: parse::origins(&get("cors"))?,
+            webfetch_allow: parse::networks(&get("webfetch-allow"))?,
             log_format: parse::choice(&get("log-format"), &Format::NAMES)?,
             log_level: parse::choice(&get("log-level"), &Level::NAMES)?,
             demo: parse::switch(&get("demo"))?,

@@ -150,6 +150,12 @@ pub fn origins(given: &Given) -> Result<Vec<String>, SettingError> {
     }
 }
 
+/// Ranges of IP addresses.
+pub fn networks(given: &Given) -> Result<Vec<tools::Network>, SettingError> {
+    let parsed = given.texts.iter().map(|text| text.parse().or_else(|why| wrong(given, format!("\"{text}\" {why}"))));
+    parsed.collect()
+}
+
 /// Whether only this machine can connect. A name other than `localhost` may resolve to anything.
 pub fn is_loopback(hostname: &str) -> bool {
     hostname == "localhost" || hostname.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())

@@ -266,6 +266,13 @@ pub const TABLE: &[Row] = &[
         ..ROW
     },
     Row {
+        name: "webfetch-allow",
+        value: "NETWORK",
+        kind: Kind::Many,
+        help: "Addresses beyond the public internet that webfetch may reach, such as 10.0.0.0/8; may be repeated",
+        ..ROW
+    },
+    Row {
         name: "log-format",
         value: "human|json",
         scopes: BOTH,

@@ -123,6 +123,7 @@ fn what_is_wrong_is_named() {
     named(&[("lock-url", &["redis://x"])], &[], "--lock-url");
     named(&[("redis-prefix", &["a:b"])], &[], "--redis-prefix");
     named(&[("cors", &["example.com"])], &[], "--cors");
+    named(&[("webfetch-allow", &["10.0.0.0/8", "10.0.0.0/33"])], &[], "--webfetch-allow");
     named(&[("data-dir", &[""])], &[], "--data-dir");
 }
 

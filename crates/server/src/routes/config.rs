@@ -33,3 +33,7 @@ pub(crate) async fn agents(State(server): State<Shared>, Scoped(scope): Scoped) 
 pub(crate) async fn commands(State(server): State<Shared>, Scoped(scope): Scoped) -> Result<Json<Value>, Error> {
     Ok(Json(json!(server.app.engine.instance(&scope).await?.commands)))
 }
+
+pub(crate) async fn skills(State(server): State<Shared>, Scoped(scope): Scoped) -> Result<Json<Value>, Error> {
+    Ok(Json(json!(&*server.app.engine.instance(&scope).await?.skills)))
+}

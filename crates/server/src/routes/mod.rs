@@ -296,7 +296,7 @@ pub(crate) fn table() -> Vec<Route> {
         get("/provider/auth", "provider.auth", "Get provider auth methods", object, instance::nothing),
         get("/agent", "app.agents", "List agents", objects, config::agents).query(SCOPE),
         get("/command", "command.list", "List commands", objects, config::commands).query(SCOPE),
-        get("/skill", "app.skills", "List skills", objects, instance::none),
+        get("/skill", "app.skills", "List skills", objects, config::skills).query(SCOPE),
         get("/path", "path.get", "Get paths", object, instance::path).query(SCOPE),
         get("/vcs", "vcs.get", "Get VCS info", object, instance::vcs).query(SCOPE),
         get("/project", "project.list", "List all projects", objects, project::list).query(SCOPE),

@@ -68,9 +68,8 @@ impl Tool for Edit {
         replace::write_text(&target.real, new, call.host.new_output_id().as_str()).await?;
         drop(lock);
         replace::publish(call, &target.shown, old.is_some()).await;
-        let mut metadata = patch.metadata(&target.shown);
+        let metadata = patch.metadata(&target.shown);
         call.host.progress(None, metadata.clone()).await;
-        metadata["truncated"] = json!(false);
         Ok(Output {
             title: target.relative(call),
             output: "Edit applied successfully.".into(),

@@ -37,7 +37,7 @@ impl Tool for Invalid {
         Ok(Output {
             title: "Invalid Tool".into(),
             output: format!("The arguments provided to the tool are invalid: {error}"),
-            metadata: json!({ "truncated": false }),
+            metadata: json!({}),
             attachments: None,
         })
     }

@@ -60,7 +60,7 @@ impl Tool for Write {
         Ok(Output {
             title: target.relative(call),
             output: "Wrote file successfully.".into(),
-            metadata: json!({ "diagnostics": {}, "filepath": target.shown, "exists": exists, "truncated": false }),
+            metadata: json!({ "diagnostics": {}, "filepath": target.shown, "exists": exists }),
             attachments: None,
         })
     }

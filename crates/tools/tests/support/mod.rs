@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tools::{Ask, Call, Host, Instructions, Output, Registry, ToolError, ToolSettings};
 use wire::event::Happened;
 use wire::ids::{MessageId, SessionId, ToolOutputId};
+use wire::session::Todo;
 
 /// What a tool did to its run, in order.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,6 +23,8 @@ pub enum Did {
     Publish(&'static str, Value),
     Lock(PathBuf),
     Unlock,
+    Questions(Vec<Value>),
+    Todos(Vec<Todo>),
 }
 
 /// A run that answers as told and writes down what it was asked.
@@ -33,6 +36,8 @@ pub struct Script {
     /// Done while an ask is open, once.
     pub meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
     pub instructions: Mutex<Vec<Instructions>>,
+    /// What questions are answered; without, they are dismissed.
+    pub answers: Mutex<Option<Vec<Vec<String>>>>,
     pub progressed: Notify,
 }
 
@@ -78,6 +83,16 @@ impl Host for Script {
 
     async fn begin(&self) -> Result<(), ToolError> {
         self.push(Did::Begin);
+        Ok(())
+    }
+
+    async fn ask_questions(&self, questions: Vec<Value>) -> Result<Vec<Vec<String>>, ToolError> {
+        self.push(Did::Questions(questions));
+        self.answers.lock().unwrap().clone().ok_or(ToolError::Dismissed)
+    }
+
+    async fn put_todos(&self, todos: Vec<Todo>) -> Result<(), ToolError> {
+        self.push(Did::Todos(todos));
         Ok(())
     }
 
@@ -136,6 +151,7 @@ impl World {
             identity: Identity::default(),
             cancel: CancellationToken::new(),
             host: host.clone(),
+            skills: Arc::default(),
             settings: Arc::new(settings),
         };
         Self { dir, host, call }
@@ -164,7 +180,9 @@ impl World {
     /// Calls a tool; no call takes long here.
     pub async fn run(&self, tool: &str, input: Value) -> Result<Output, ToolError> {
         let tool = Registry::builtin().get(tool).unwrap();
-        tokio::time::timeout(Duration::from_secs(20), tool.run(input, &self.call)).await.expect("it ends in time")
+        tokio::time::timeout(Duration::from_secs(20), tools::perform(&*tool, input, &self.call))
+            .await
+            .expect("it ends in time")
     }
 
     /// Calls a tool that fails; its answer to the model.

@@ -1,7 +1,6 @@
 //! What is in a file, as far as a model can be shown it.
 
 use super::Range;
-use crate::replace::open_regular;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek};
 use std::path::Path;
@@ -51,9 +50,8 @@ pub(super) struct Lines {
     pub(super) full: bool,
 }
 
-/// Reads a file. `stop` is asked now and then; once it is true the read ends with [`io::ErrorKind::Interrupted`].
-pub(super) fn read(path: &Path, range: Range, stop: &dyn Fn() -> bool) -> io::Result<Content> {
-    let mut file = open_regular(path)?;
+/// Reads an opened file. `stop` is asked now and then; once it is true the read ends with [`io::ErrorKind::Interrupted`].
+pub(super) fn read(path: &Path, mut file: File, range: Range, stop: &dyn Fn() -> bool) -> io::Result<Content> {
     let mut sample = Vec::new();
     (&mut file).take(SAMPLE_BYTES).read_to_end(&mut sample)?;
     file.rewind()?;

@@ -1,7 +1,8 @@
 //! Listing a directory.
 
 use super::Range;
-use std::fs;
+use crate::folder::{self, Entry};
+use std::fs::File;
 use std::io;
 use std::path::Path;
 
@@ -20,21 +21,13 @@ pub(super) struct Listing {
     pub(super) truncated: bool,
 }
 
-/// Lists a directory.
-pub(super) fn list(path: &Path, range: Range) -> io::Result<Listing> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(path)?.take(MAX_ENTRIES + 1) {
-        let entry = entry?;
-        let mut name = entry.file_name().to_string_lossy().into_owned();
-        // Asked of what a link leads to, if it leads anywhere.
-        if fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_dir()) {
-            name.push('/');
-        }
-        names.push(name);
-    }
-    if names.len() > MAX_ENTRIES {
-        return Err(io::Error::other(format!("more than {MAX_ENTRIES} entries")));
-    }
+/// Lists an opened directory.
+pub(super) fn list(directory: &File, range: Range) -> io::Result<Listing> {
+    let named = |entry: Entry| {
+        let name = entry.name.to_string_lossy().into_owned();
+        if entry.is_directory { name + "/" } else { name }
+    };
+    let mut names: Vec<String> = folder::entries(directory, MAX_ENTRIES)?.into_iter().map(named).collect();
     names.sort_unstable();
     let total = names.len();
     let entries: Vec<String> = names.into_iter().skip(range.offset - 1).take(range.limit).collect();
@@ -44,10 +37,10 @@ pub(super) fn list(path: &Path, range: Range) -> io::Result<Listing> {
 
 /// Up to `count` names beside a missing file that hold its name, or that its name holds.
 pub(super) fn similar(missing: &Path, count: usize) -> Vec<String> {
-    let (Some(folder), Some(name)) = (missing.parent(), missing.file_name()) else { return Vec::new() };
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let (Some(parent), Some(name)) = (missing.parent(), missing.file_name()) else { return Vec::new() };
+    let entries = folder::open(parent).and_then(|folder| folder::entries(&folder, MAX_ENTRIES)).unwrap_or_default();
     let wanted = name.to_string_lossy().to_lowercase();
-    let names = entries.take(MAX_ENTRIES).flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let names = entries.into_iter().map(|entry| entry.name.to_string_lossy().into_owned());
     let mut names: Vec<String> = names
         .filter(|name| {
             let name = name.to_lowercase();

@@ -3,6 +3,7 @@
 mod content;
 mod directory;
 
+use crate::folder;
 use crate::paths::Target;
 use crate::{Ask, Call, Instructions, Output, Tool, ToolError, arguments};
 use async_trait::async_trait;
@@ -131,13 +132,19 @@ fn to_usize(number: u64) -> usize {
 async fn find(target: &Target, range: Range, cancel: &CancellationToken) -> Result<Found, ToolError> {
     let (real, cancel) = (target.real.clone(), cancel.clone());
     let look = move || -> io::Result<Found> {
-        match std::fs::metadata(&real) {
-            Ok(metadata) if metadata.is_dir() => directory::list(&real, range).map(Found::Directory),
-            Ok(_) => content::read(&real, range, &|| cancel.is_cancelled()).map(Found::File),
+        let file = match folder::open(&real) {
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Ok(Found::Missing { similar: directory::similar(&real, MAX_SIMILAR) })
+                return Ok(Found::Missing { similar: directory::similar(&real, MAX_SIMILAR) });
             }
-            Err(error) => Err(error),
+            Err(error) => return Err(error),
+        };
+        match file.metadata()? {
+            metadata if metadata.is_dir() => directory::list(&file, range).map(Found::Directory),
+            metadata if metadata.is_file() => {
+                content::read(&real, file, range, &|| cancel.is_cancelled()).map(Found::File)
+            }
+            _ => Err(io::Error::other("not a regular file")),
         }
     };
     match tokio::task::spawn_blocking(look).await {
