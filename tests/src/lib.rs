@@ -4,4 +4,6 @@ pub mod contrast;
 pub mod figures;
 pub mod load;
 pub mod mutants;
+pub mod outage;
 pub mod prove;
+pub mod screen;

@@ -2,11 +2,12 @@
 
 use crate::backoff::Backoff;
 use crate::connection::LinkSettings;
+use crate::server::{Server, Target};
 use bytes::Bytes;
 use coordination::{CoordinationError, Result};
 use futures_util::StreamExt;
 use redis::aio::{PubSubSink, PubSubStream};
-use redis::{Client, Msg, RedisResult};
+use redis::{Msg, RedisResult};
 use std::collections::HashMap;
 use std::future::Future;
 use std::time::Duration;
@@ -37,12 +38,12 @@ struct Request {
 
 impl Channels {
     /// Begins to connect in the background.
-    pub fn open(client: Client, settings: &LinkSettings) -> Self {
+    pub fn open(server: Server, settings: &LinkSettings) -> Self {
         let (requests, requested) = mpsc::channel(REQUESTS);
         let answer_within = settings.answer_within;
         let backoff = Backoff::new(settings.entropy.clone());
         let task = Task { answer_within, heartbeat: settings.heartbeat, requested, subscribers: HashMap::new() };
-        tokio::spawn(task.run(client, backoff));
+        tokio::spawn(task.run(server, backoff));
         Self { requests, answer_within }
     }
 
@@ -76,12 +77,18 @@ enum End {
 }
 
 impl Task {
-    async fn run(mut self, client: Client, mut backoff: Backoff) {
+    async fn run(mut self, server: Server, mut backoff: Backoff) {
         while !self.requested.is_closed() {
+            let mut target = server.target();
+            let client = target.client.clone();
             let connect = async { Ok(client.get_async_pubsub().await?.split()) };
-            if let Some((sink, stream)) = within(self.answer_within * 2, connect).await {
+            let connected = tokio::select! {
+                connected = within(self.answer_within * 2, connect) => connected,
+                () = target.moved() => None,
+            };
+            if let Some((sink, stream)) = connected {
                 backoff.reset();
-                if let End::Unneeded = self.serve(sink, stream).await {
+                if let End::Unneeded = self.serve(sink, stream, target).await {
                     return;
                 }
             }
@@ -90,7 +97,7 @@ impl Task {
     }
 
     /// Serves until the connection breaks.
-    async fn serve(&mut self, mut sink: PubSubSink, mut stream: PubSubStream) -> End {
+    async fn serve(&mut self, mut sink: PubSubSink, mut stream: PubSubStream, mut target: Target) -> End {
         self.forget_closed();
         let known: Vec<String> = self.subscribers.keys().map(|channel| channel.to_string()).collect();
         if !known.is_empty() && within(self.answer_within, sink.subscribe(&known)).await.is_none() {
@@ -109,6 +116,7 @@ impl Task {
                     None => return End::Unneeded,
                 },
                 _ = heartbeat.tick() => self.beat(&mut sink).await,
+                () = target.moved() => false,
             };
             if !is_well {
                 return End::Broken;

@@ -5,12 +5,12 @@
 
 use crate::backoff::Backoff;
 use crate::scripts::Scripts;
-use coordination::{CoordinationError, Result};
+use crate::server::{Server, Target};
+use coordination::CoordinationError;
 use futures_util::future::try_join_all;
 use redis::aio::MultiplexedConnection;
-use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError};
-use redis::{RedisResult, ScriptInvocation, ServerErrorKind};
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, FromRedisValue, RedisError, RedisResult, Role};
+use redis::{ScriptInvocation, ServerErrorKind};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,23 +18,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use wire::clock::Entropy;
 
-/// Opens a client whose sockets send at once and notice a peer that is gone.
-///
-/// Errors: the URL is none. The error does not repeat it, for it may hold a password.
-pub fn client(url: &str) -> RedisResult<Client> {
-    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(5)).with_interval(Duration::from_secs(2));
-    let tcp = TcpSettings::default()
-        .set_nodelay(true)
-        .set_keepalive(keepalive.with_retries(3))
-        .set_user_timeout(Duration::from_secs(10));
-    Client::open(url.into_connection_info()?.set_tcp_settings(tcp))
-}
-
 /// What a link needs to know.
 #[derive(Clone)]
 pub struct LinkSettings {
     /// How long one command may take, the wait for a connection included.
     pub answer_within: Duration,
+    /// How long a connection may take to be made. Certificates take longer than any command.
+    pub connect_within: Duration,
     /// How often a quiet connection is tried.
     pub heartbeat: Duration,
     /// Jitter.
@@ -51,49 +41,57 @@ enum Doubt {
     Replace,
 }
 
+/// The connection, or why there is none.
+type Current = Result<MultiplexedConnection, String>;
+
 /// A connection that comes back by itself. Its task ends with the last reference to the link.
 pub struct Link {
-    current: watch::Receiver<Option<MultiplexedConnection>>,
+    current: watch::Receiver<Current>,
     doubts: mpsc::Sender<Doubt>,
     settings: LinkSettings,
 }
 
 impl Link {
     /// Begins to connect in the background. The scripts are loaded into each server that is connected to.
-    pub fn open(client: Client, scripts: Arc<Scripts>, settings: LinkSettings) -> Arc<Self> {
-        let (connected, current) = watch::channel(None);
+    pub fn open(server: Server, scripts: Arc<Scripts>, settings: LinkSettings) -> Arc<Self> {
+        let (connected, current) = watch::channel(Err("it is not connected yet".to_owned()));
         let (doubts, doubted) = mpsc::channel(1);
-        let keeper = Keeper { client, scripts, settings: settings.clone(), connected, doubted };
+        let keeper = Keeper { server, scripts, settings: settings.clone(), connected, doubted };
         tokio::spawn(keeper.run());
         Arc::new(Self { current, doubts, settings })
     }
 
     /// Sends a command. Errors: `Unavailable` within the time-out.
-    pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T> {
+    pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> coordination::Result<T> {
         let work = async { command.query_async(&mut self.connection().await?).await };
         self.bounded(work).await
     }
 
     /// Runs a script; loads it first where the server does not know it. Errors: `Unavailable` within the time-out.
-    pub async fn invoke<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T> {
+    pub async fn invoke<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> coordination::Result<T> {
         let work = async { script.invoke_async(&mut self.connection().await?).await };
         self.bounded(work).await
     }
 
     async fn connection(&self) -> RedisResult<MultiplexedConnection> {
-        let gone = || RedisError::from((ErrorKind::Io, "the connection is closed"));
         let mut current = self.current.clone();
-        let connection = current.wait_for(Option::is_some).await.map_err(|_| gone())?.clone();
-        connection.ok_or_else(gone)
+        match current.wait_for(Result::is_ok).await.as_deref() {
+            Ok(Ok(connection)) => Ok(connection.clone()),
+            _ => Err(RedisError::from((ErrorKind::Io, "the connection is closed"))),
+        }
     }
 
-    async fn bounded<T>(&self, work: impl Future<Output = RedisResult<T>>) -> Result<T> {
+    async fn bounded<T>(&self, work: impl Future<Output = RedisResult<T>>) -> coordination::Result<T> {
         self.settings.round_trips.fetch_add(1, Ordering::Relaxed);
         let limit = self.settings.answer_within;
         let (doubt, reason) = match tokio::time::timeout(limit, work).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(error)) => (doubt(&error), error.to_string()),
-            Err(_) => (Some(Doubt::Check), format!("Redis did not answer within {} ms", limit.as_millis())),
+            Err(_) => {
+                let silence = format!("Redis did not answer within {} ms", limit.as_millis());
+                let why = self.current.borrow().as_ref().err().map(|why| format!("{silence}: {why}"));
+                (Some(Doubt::Check), why.unwrap_or(silence))
+            }
         };
         if let Some(doubt) = doubt {
             // A full channel means that somebody else's doubt is about to be looked into.
@@ -114,10 +112,10 @@ fn doubt(error: &RedisError) -> Option<Doubt> {
 
 /// Connects, watches, and connects again.
 struct Keeper {
-    client: Client,
+    server: Server,
     scripts: Arc<Scripts>,
     settings: LinkSettings,
-    connected: watch::Sender<Option<MultiplexedConnection>>,
+    connected: watch::Sender<Current>,
     doubted: mpsc::Receiver<Doubt>,
 }
 
@@ -126,20 +124,22 @@ impl Keeper {
         let mut backoff = Backoff::new(self.settings.entropy.clone());
         let mut was_told = false;
         while !self.connected.is_closed() {
-            match self.connect().await {
+            let mut target = self.server.target();
+            match self.connect(&mut target).await {
                 Ok(connection) => {
                     if std::mem::take(&mut was_told) {
                         tracing::info!("Redis is back");
                     }
                     backoff.reset();
-                    self.connected.send_replace(Some(connection.clone()));
-                    self.watch(connection).await;
-                    self.connected.send_replace(None);
+                    self.tell(Ok(connection.clone()));
+                    self.watch(connection, target).await;
+                    self.tell(Err("the connection was lost".to_owned()));
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut was_told, true) {
                         tracing::warn!(%error, "Redis can't be reached; trying on");
                     }
+                    self.tell(Err(error.to_string()));
                 }
             }
             tokio::select! {
@@ -149,11 +149,22 @@ impl Keeper {
         }
     }
 
-    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
-        let limit = self.settings.answer_within;
+    fn tell(&self, current: Current) {
+        self.connected.send_modify(|before| *before = current);
+    }
+
+    async fn connect(&self, target: &mut Target) -> RedisResult<MultiplexedConnection> {
+        let limit = self.settings.connect_within;
         let config = AsyncConnectionConfig::new().set_connection_timeout(Some(limit)).set_response_timeout(Some(limit));
+        let (client, is_behind_sentinels) = (target.client.clone(), target.is_behind_sentinels());
         let connect = async {
-            let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+            let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+            // Right after a failover a server may not know yet that it is the master, or that it is none any more.
+            if is_behind_sentinels
+                && !matches!(redis::cmd("ROLE").query_async(&mut connection).await?, Role::Primary { .. })
+            {
+                return Err(RedisError::from((ErrorKind::Io, "the server is no master")));
+            }
             let scripts = self.scripts.all().into_iter();
             let load = scripts.map(|script| {
                 let mut connection = connection.clone();
@@ -162,18 +173,22 @@ impl Keeper {
             try_join_all(load).await?;
             Ok(connection)
         };
-        match tokio::time::timeout(limit * 2, connect).await {
-            Ok(connected) => connected,
-            Err(_) => Err(RedisError::from((ErrorKind::Io, "no answer while connecting"))),
+        tokio::select! {
+            connected = tokio::time::timeout(limit * 2, connect) => match connected {
+                Ok(connected) => connected,
+                Err(_) => Err(RedisError::from((ErrorKind::Io, "no answer while connecting"))),
+            },
+            () = target.moved() => Err(RedisError::from((ErrorKind::Io, "there is another master"))),
         }
     }
 
     /// Returns when the connection is to be replaced, or when nobody needs it any more.
-    async fn watch(&mut self, mut connection: MultiplexedConnection) {
+    async fn watch(&mut self, mut connection: MultiplexedConnection, mut target: Target) {
         loop {
             tokio::select! {
                 () = tokio::time::sleep(self.settings.heartbeat) => {}
                 doubt = self.doubted.recv() => if !matches!(doubt, Some(Doubt::Check)) { return },
+                () = target.moved() => return,
             }
             let ping = redis::cmd("PING");
             let answer = tokio::time::timeout(self.settings.answer_within, ping.exec_async(&mut connection)).await;

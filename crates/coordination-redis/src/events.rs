@@ -9,6 +9,9 @@ use redis::Cmd;
 use tokio::sync::mpsc;
 use wire::tenant::Tenant;
 
+/// How many entries one script forgets: a server answers nobody else meanwhile.
+const FORGOTTEN_AT_ONCE: usize = 200;
+
 #[async_trait]
 impl EventLog for Backend {
     async fn publish(
@@ -49,6 +52,16 @@ impl EventLog for Backend {
         }
         entries.remove(0);
         Ok(Read::Entries(entries))
+    }
+
+    async fn forget_until(&self, tenant: &Tenant, cursor: &Cursor) -> Result<()> {
+        if !is_id(&cursor.0) {
+            return Ok(());
+        }
+        let mut script = self.scripts.forget_until.key(self.keys.log(tenant));
+        script.arg(tenant.as_str()).arg(&cursor.0).arg(FORGOTTEN_AT_ONCE);
+        while self.link.invoke::<String>(&script).await? == "more" {}
+        Ok(())
     }
 
     async fn subscribe(&self, tenant: &Tenant) -> Result<Subscription> {

@@ -3,6 +3,7 @@
 //! Each operation is one script and one round trip over one multiplexed connection; a second connection carries
 //! Pub/Sub. Everything is sent at most once: an operation whose answer did not come in time is the caller's to repeat.
 
+mod address;
 mod backoff;
 mod channels;
 mod connection;
@@ -13,6 +14,7 @@ mod leases;
 mod locks;
 mod registry;
 mod scripts;
+mod server;
 mod settings;
 mod startup;
 

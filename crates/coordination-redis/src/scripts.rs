@@ -38,6 +38,7 @@ scripts!(
     ensure_due,
     enter,
     forget,
+    forget_until,
     hand_over,
     join,
     poke,

@@ -9,11 +9,14 @@ use wire::clock::Entropy;
 /// The settings of the Redis backend.
 #[derive(Clone)]
 pub struct RedisSettings {
-    /// The Redis that leases, registry and event logs are on: `redis://[user:password@]host[:port][/db]`, or
-    /// `rediss://`.
+    /// The Redis that leases, registry and event logs are on: `redis://[user:password@]host[:port][/db]`, `rediss://`
+    /// for TLS, or sentinels that know where it is:
+    /// `redis+sentinel://[user:password@]host[:port][,...]/service[?db=N]`.
     pub url: String,
-    /// The independent masters that locks are taken on; none: the one above.
+    /// The independent masters that locks are taken on; none: the one above. No sentinels.
     pub lock_urls: Vec<String>,
+    /// The certificates, in PEM, that servers with TLS are checked against; none: those of the system.
+    pub authorities: Option<String>,
     /// What every name begins with.
     pub prefix: String,
     /// Tokens, cursors, jitter.
@@ -38,6 +41,7 @@ impl RedisSettings {
         Self {
             url: url.into(),
             lock_urls: Vec::new(),
+            authorities: None,
             prefix: "flotilla".into(),
             entropy,
             answer_within: Duration::from_secs(1),

@@ -1,13 +1,14 @@
 //! Connecting at the start, and refusing a Redis that would lose what it is given.
 
+use crate::address::Address;
 use crate::channels::Channels;
-use crate::connection::{Link, LinkSettings, client};
+use crate::connection::{Link, LinkSettings};
 use crate::keys::Keys;
 use crate::locks::RedisLocks;
 use crate::scripts::Scripts;
+use crate::server::Server;
 use crate::{Backend, RedisSettings};
 use coordination::{CoordinationError, Ports};
-use redis::Client;
 use std::sync::Arc;
 
 /// Why the Redis backend did not start.
@@ -16,13 +17,17 @@ pub enum StartError {
     /// A URL is not one of a Redis. It is not repeated here, since it may hold a password.
     #[error("the {0} is not a valid Redis URL: {1}")]
     Url(&'static str, String),
+    /// A lock URL names sentinels. A majority of independent masters outlives one of them; a failover to a copy that lags
+    /// would only give a lock out twice.
+    #[error("a lock URL names one server: sentinels are for the Redis URL")]
+    LockSentinels,
     /// The prefix cannot be part of a name.
     #[error("a Redis prefix has 1 to 100 characters of A-Z a-z 0-9 _ - . :")]
     Prefix,
     /// The server did not answer: try again.
     #[error("the Redis at {address} did not answer: {reason}")]
     Unreachable {
-        /// Host and port.
+        /// Host and port, or service and sentinels.
         address: String,
         /// Why.
         reason: String,
@@ -45,27 +50,42 @@ impl RedisPorts {
     /// Takes `answer_within` at most per question; cancelling is safe.
     pub async fn connect(settings: RedisSettings) -> Result<Ports, StartError> {
         let keys = Keys::new(&settings.prefix).ok_or(StartError::Prefix)?;
-        let main = open("Redis URL", &settings.url)?;
-        let masters = settings.lock_urls.iter().map(|url| open("lock URL", url)).collect::<Result<Vec<_>, _>>()?;
+        let parse = |what, url: &str| {
+            Address::parse(url, settings.authorities.as_deref()).map_err(|why| StartError::Url(what, why))
+        };
+        let main = parse("Redis URL", &settings.url)?;
+        let masters = settings.lock_urls.iter().map(|url| match parse("lock URL", url)? {
+            Address::Server(client) => Ok(Server::Fixed(Box::new(client))),
+            Address::Service(_) => Err(StartError::LockSentinels),
+        });
+        let masters = masters.collect::<Result<Vec<_>, _>>()?;
         let scripts = Arc::new(Scripts::new(&keys.prelude(&settings.log)));
         let link_settings = LinkSettings {
             answer_within: settings.answer_within,
+            connect_within: settings.answer_within,
             heartbeat: settings.heartbeat,
             entropy: settings.entropy.clone(),
             round_trips: settings.round_trips.clone(),
         };
-        let address = main.get_connection_info().addr().to_string();
+        let address = main.shown();
+        let unreachable = |reason: String| StartError::Unreachable { address: address.clone(), reason };
+        let main = Server::find(main, &link_settings).await.map_err(|error| unreachable(error.to_string()))?;
         let link = Link::open(main.clone(), scripts.clone(), link_settings.clone());
         check(&link).await.map_err(|problem| match problem {
             Problem::Start(error) => error,
-            Problem::Silent(CoordinationError::Unavailable(reason)) => StartError::Unreachable { address, reason },
-            Problem::Silent(error) => StartError::Unreachable { address, reason: error.to_string() },
+            Problem::Silent(CoordinationError::Unavailable(reason)) => unreachable(reason),
+            Problem::Silent(error) => unreachable(error.to_string()),
         })?;
 
         let locks = {
             let settings = LinkSettings {
-                // Several masters do not wait for one that hangs; a single one has as long as any command.
-                answer_within: if masters.is_empty() { settings.answer_within } else { settings.lock_answer_within },
+                // Several masters do not wait for one that hangs. A single one has nearly as long as any command: who is
+                // refused is to be told so within that time.
+                answer_within: if masters.is_empty() {
+                    settings.answer_within * 3 / 4
+                } else {
+                    settings.lock_answer_within
+                },
                 round_trips: Arc::default(),
                 ..link_settings.clone()
             };
@@ -79,31 +99,26 @@ impl RedisPorts {
     }
 }
 
-fn open(what: &'static str, url: &str) -> Result<Client, StartError> {
-    client(url).map_err(|error| StartError::Url(what, error.category().to_owned()))
-}
-
 /// What a check ends in.
 enum Problem {
     Start(StartError),
     Silent(CoordinationError),
 }
 
+/// Looks whether the server will do. `INFO` tells all of it, also where `CONFIG` is forbidden.
 async fn check(link: &Link) -> Result<(), Problem> {
-    let info: String = link.query(redis::cmd("INFO").arg("server")).await.map_err(Problem::Silent)?;
-    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("of unknown version");
+    let info: String = link.query(&redis::cmd("INFO")).await.map_err(Problem::Silent)?;
+    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
+    let version = field("redis_version").unwrap_or("of unknown version");
     if !is_new_enough(version) {
         return Err(Problem::Start(StartError::TooOld(version.to_owned())));
     }
-    let policy = link.query::<Vec<String>>(redis::cmd("CONFIG").arg("GET").arg("maxmemory-policy")).await;
-    match policy.as_deref() {
-        Ok([_, policy]) if policy != "noeviction" => Err(Problem::Start(StartError::Evicts(policy.clone()))),
-        Ok([_, _]) => Ok(()),
-        _ => {
-            tracing::warn!("Redis does not tell its maxmemory-policy; it must be noeviction, or leases may vanish");
-            Ok(())
-        }
+    match field("maxmemory_policy") {
+        Some("noeviction") => {}
+        Some(policy) => return Err(Problem::Start(StartError::Evicts(policy.to_owned()))),
+        None => tracing::warn!("Redis does not tell its maxmemory-policy; it must be noeviction, or leases may vanish"),
     }
+    Ok(())
 }
 
 fn is_new_enough(version: &str) -> bool {
@@ -120,14 +135,6 @@ mod tests {
     fn versions_compare_by_number() {
         for (version, fits) in [("6.2.0", true), ("7.0.15", true), ("10.0", true), ("6.0.16", false), ("?", false)] {
             assert_eq!(is_new_enough(version), fits, "{version}");
-        }
-    }
-
-    #[test]
-    fn an_error_about_a_url_keeps_its_password() {
-        for url in ["redis://:s3cret@host:port", "http://:s3cret@host", "redis://u:s3cret@host/nodb"] {
-            let error = open("Redis URL", url).err().unwrap();
-            assert!(!format!("{error} {error:?}").contains("s3cret"), "{error}");
         }
     }
 }

@@ -38,7 +38,10 @@ pub struct Replica {
 
 impl Replica {
     pub async fn join(world: &dyn World, name: &str) -> Self {
-        let ports = world.ports().await;
+        Self::join_by(world.ports().await, name).await
+    }
+
+    pub async fn join_by(ports: Ports, name: &str) -> Self {
         let id = ReplicaId(name.into());
         let born = ports.registry.join(&id, &Born(format!("proposed by {name}"))).await.unwrap();
         Self { ports, id, born }
@@ -182,6 +185,7 @@ macro_rules! conformance_tests {
             begin_and_release_append
             reading_goes_on_after_a_cursor
             an_unknown_cursor_resets
+            what_is_forgotten_resets_and_the_rest_goes_on
             a_log_that_began_anew_does_not_know_the_old_cursors
             what_is_too_much_is_trimmed
             what_is_too_old_is_trimmed

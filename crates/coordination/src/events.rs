@@ -93,6 +93,11 @@ pub trait EventLog: Send + Sync {
     /// Up to `limit` entries after a cursor; from the oldest one retained if none is given.
     async fn read_after(&self, tenant: &Tenant, cursor: Option<&Cursor>, limit: usize) -> Result<Read>;
 
+    /// Forgets a cursor that the log holds and all before it: whoever comes with one of them is healed. Where the log does
+    /// not hold it, nothing is done. For a log that went back behind what its readers have seen: what they miss is not in
+    /// it, so that a replay would leave a hole.
+    async fn forget_until(&self, tenant: &Tenant, cursor: &Cursor) -> Result<()>;
+
     /// Subscribes. Returns when the subscription is confirmed.
     async fn subscribe(&self, tenant: &Tenant) -> Result<Subscription>;
 }

@@ -194,13 +194,21 @@ impl Engine {
         happened.with_id(self.0.ids.event())
     }
 
+    /// Refuses while this replica cannot reach coordination. To be asked before anything is written.
+    pub(crate) fn is_coordinated(&self) -> Result<(), EngineError> {
+        if self.0.replica.is_late(Duration::from_millis(1500).max(self.0.settings.tick * 3)) {
+            return Err(EngineError::Unavailable("coordination does not answer".into()));
+        }
+        Ok(())
+    }
+
     /// Whether this replica may get requests, and why not.
     pub async fn readiness(&self) -> Readiness {
         let mut reasons = Vec::new();
         if self.is_draining() {
             reasons.push("draining".to_owned());
         }
-        if self.0.replica.is_late(Duration::from_millis(1500).max(self.0.settings.tick * 3)) {
+        if self.is_coordinated().is_err() {
             reasons.push("coordination does not answer".to_owned());
         }
         let store = self.0.store.clone();

@@ -20,6 +20,8 @@ use wire::tenant::Tenant;
 
 /// Events that a reader may lag behind before it is cut.
 const READER_BUFFER: usize = 8192;
+/// Cursors that a feed remembers, to find where a log went back to: more than a copy of the log lags behind.
+const REMEMBERED: usize = 8192;
 /// Entries read from the log at once.
 const PAGE: usize = 500;
 
@@ -90,6 +92,8 @@ pub(crate) struct Feed {
 
 struct State {
     newest: Option<Cursor>,
+    /// The newest cursors that were read, oldest first.
+    read: VecDeque<Cursor>,
     fold: Fold,
     live: broadcast::Sender<Arc<FeedItem>>,
 }
@@ -115,7 +119,12 @@ impl Engine {
             tenant: tenant.clone(),
             engine: Arc::downgrade(&self.0),
             stopped: self.0.stopped.clone(),
-            state: Mutex::new(State { newest: None, fold: Fold::default(), live: broadcast::channel(READER_BUFFER).0 }),
+            state: Mutex::new(State {
+                newest: None,
+                read: VecDeque::new(),
+                fold: Fold::default(),
+                live: broadcast::channel(READER_BUFFER).0,
+            }),
         });
         feed.read_on(self).await.map_err(|error| EngineError::Unavailable(error.to_string()))?;
         feeds.insert(tenant.clone(), feed.clone());
@@ -178,13 +187,17 @@ impl Feed {
         self.state().fold.is_idle(session)
     }
 
+    /// Whether the readers of this replica were told of the end of an answer; none if they were told nothing of it.
+    pub(crate) fn has_told_end(&self, session: &SessionId, message: &wire::ids::MessageId) -> Option<bool> {
+        self.state().fold.has_end(session, message)
+    }
+
     /// What a message says so far that was never stored: the open texts of its parts, as the log tells them.
     pub(crate) fn open_text(&self, part: &wire::ids::PartId) -> Option<String> {
         self.state().fold.text(part)
     }
 
-    /// Reads the log from the newest cursor to its end. A log that no longer holds it is read from its beginning, and
-    /// every reader is cut: each comes back and is healed.
+    /// Reads the log from the newest cursor to its end.
     async fn read_on(&self, engine: &Engine) -> coordination::Result<()> {
         loop {
             let from = self.newest();
@@ -192,17 +205,45 @@ impl Feed {
                 Read::Entries(entries) if entries.is_empty() => return Ok(()),
                 // The subscription may have delivered some of them in the meantime: then it is read on from there.
                 Read::Entries(entries) => drop(self.append(engine, from.as_ref(), entries)),
-                Read::Reset => {
-                    let mut state = self.state();
-                    if state.newest != from {
-                        continue;
-                    }
-                    // What was folded stays: it is all that is left to heal readers from.
-                    state.newest = None;
-                    state.live = broadcast::channel(READER_BUFFER).0;
-                }
+                Read::Reset => self.begin_anew(engine, from).await?,
             }
         }
+    }
+
+    /// The log no longer holds the newest cursor: it began anew, was trimmed, or went back. It is read from its beginning,
+    /// and every reader is cut: each comes back and is healed, or is given what follows.
+    ///
+    /// One that went back has lost what readers were shown and what was folded already. What it shares with this feed must
+    /// not be folded once more, nor be replayed to a reader that comes with an older cursor, who would never be shown what
+    /// was lost. So that is forgotten, for all replicas, and the log begins with what is new.
+    async fn begin_anew(&self, engine: &Engine, from: Option<Cursor>) -> coordination::Result<()> {
+        if let Some(shared) = self.newest_shared(engine).await? {
+            tracing::warn!(tenant = %self.tenant, "the event log went back; readers are healed");
+            engine.0.ports.events.forget_until(&self.tenant, &shared).await?;
+        }
+        let mut state = self.state();
+        if state.newest == from {
+            // What was folded stays: it is all that is left to heal readers from.
+            state.newest = None;
+            state.read.clear();
+            state.live = broadcast::channel(READER_BUFFER).0;
+        }
+        Ok(())
+    }
+
+    /// The newest of the cursors that were read that the log still holds. Those before it are there, too, those after it
+    /// are not: it is found by halving.
+    async fn newest_shared(&self, engine: &Engine) -> coordination::Result<Option<Cursor>> {
+        let read = self.state().read.clone();
+        let (mut held, mut lost) = (0, read.len());
+        while held < lost {
+            let middle = held + (lost - held) / 2;
+            match engine.0.ports.events.read_after(&self.tenant, Some(&read[middle]), 1).await? {
+                Read::Entries(_) => held = middle + 1,
+                Read::Reset => lost = middle,
+            }
+        }
+        Ok(held.checked_sub(1).map(|newest| read[newest].clone()))
     }
 
     /// Takes entries in that follow `previous`; false, and nothing done, if that is not the newest cursor any more.
@@ -225,6 +266,10 @@ impl Feed {
                     // Nobody may be listening.
                     let _ = state.live.send(item);
                 }
+                if state.read.len() == REMEMBERED {
+                    state.read.pop_front();
+                }
+                state.read.push_back(cursor.clone());
                 state.newest = Some(cursor);
             }
             state.fold.forget_idle(now);

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use wire::event::{Event, Happened};
-use wire::ids::{PartId, SessionId};
+use wire::ids::{MessageId, PartId, SessionId};
 
 /// How long an ended session is still shown to newcomers, in milliseconds.
 const SHOWN_AFTER_END: u64 = 60_000;
@@ -64,6 +64,12 @@ impl Fold {
     pub(crate) fn is_idle(&self, session: &SessionId) -> bool {
         let status = self.sessions.get(session).and_then(|live| live.status.as_ref());
         status.is_none_or(|status| status["type"] == "idle")
+    }
+
+    /// Whether the end of an answer was told; none if nothing was told of that message, or not for long.
+    pub(crate) fn has_end(&self, session: &SessionId, message: &MessageId) -> Option<bool> {
+        let known = self.sessions.get(session)?.messages.iter().find(|(known, _, _)| known == message.as_str());
+        known.map(|(_, info, _)| info.as_ref().is_some_and(|info| !info["time"]["completed"].is_null()))
     }
 
     /// The text of a part, deltas included.

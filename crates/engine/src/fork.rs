@@ -31,6 +31,7 @@ impl Engine {
         upto: Option<&MessageId>,
         name: Option<&RequestName>,
     ) -> Result<Session, EngineError> {
+        self.is_coordinated()?;
         let about = async {
             self.session(tenant, id).await?;
             Ok(self.0.ids.session())

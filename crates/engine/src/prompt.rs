@@ -40,9 +40,7 @@ impl Engine {
     /// `Conflict` when the message id stands for something else; `Unknown` when there is no such agent, which the events
     /// tell, too.
     pub async fn prompt(&self, tenant: &Tenant, id: &SessionId, mut prompt: Prompt) -> Result<Accepted, EngineError> {
-        if self.0.replica.is_late(Duration::from_millis(1500).max(self.0.settings.tick * 3)) {
-            return Err(EngineError::Unavailable("coordination does not answer".into()));
-        }
+        self.is_coordinated()?;
         let session = self.session(tenant, id).await?;
         let scope = Scope { tenant: tenant.clone(), directory: session.directory.clone().into() };
         let instance = self.instance(&scope).await?;

@@ -390,6 +390,9 @@ impl Run {
             }
             let seen = head.issued;
             let mut transcript = Transcript::load(self, seen).await?;
+            if first {
+                transcript.tell_untold(self).await?;
+            }
             if first && transcript.has_dangling() {
                 transcript.close_dangling(self, None).await?;
                 transcript = Transcript::load(self, seen).await?;

@@ -31,6 +31,7 @@ impl Engine {
         new: NewSession,
         name: Option<&RequestName>,
     ) -> Result<Session, EngineError> {
+        self.is_coordinated()?;
         let about = async {
             if let Some(parent) = &new.parent_id {
                 self.session(&scope.tenant, parent).await?;

@@ -253,6 +253,26 @@ impl Transcript {
         Ok(message.id().clone())
     }
 
+    /// Tells what a former owner stored and could not tell any more, since it died or was cut off: the answers that readers
+    /// were shown and not the end of, and those after the last message that they were told of.
+    pub(crate) async fn tell_untold(&self, run: &Run) -> Result<(), EngineError> {
+        let key = &run.handle.key;
+        let feed = run.engine.feed(&key.tenant).await?;
+        let told: Vec<_> =
+            self.messages.iter().map(|message| feed.has_told_end(&key.session, message.info.id())).collect();
+        let Some(last) = told.iter().rposition(Option::is_some) else { return Ok(()) };
+        for (index, (ended, told)) in self.messages.iter().zip(told).enumerate() {
+            let is_ended = ended.info.assistant().is_some_and(|message| message.time.completed.is_some());
+            if is_ended && (told == Some(false) || index > last) {
+                for part in &ended.parts {
+                    run.publish_record(part.id.as_str(), wire::event::part_updated(part, run.engine.now_ms())).await;
+                }
+                run.publish_record(ended.info.id().as_str(), wire::event::message_updated(&ended.info)).await;
+            }
+        }
+        Ok(())
+    }
+
     /// Closes what a former runner left open: text is kept as far as it was published, calls that had begun are recorded
     /// as interrupted and never run again, calls that had not are left to be run (without `error`) or closed (with it).
     ///

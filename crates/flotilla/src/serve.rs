@@ -136,6 +136,7 @@ async fn coordinate(
         Some(url) => {
             let mut redis = RedisSettings::new(url.expose(), entropy.clone());
             redis.lock_urls = settings.lock_urls.iter().map(|url| url.expose().to_owned()).collect();
+            redis.authorities = settings.redis_ca.clone();
             redis.prefix = settings.redis_prefix.clone();
             Ok((RedisPorts::connect(redis).await?, None))
         }

@@ -11,6 +11,9 @@ use tokio::task::JoinHandle;
 use crate::client::http;
 use crate::sse::SseParser;
 
+/// How long a client that comes back waits: what streams tell by `retry:`.
+const RETRY: Duration = Duration::from_millis(200);
+
 /// How long a stream may take until its first event.
 const OPEN_BOUND: Duration = Duration::from_secs(20);
 
@@ -77,6 +80,30 @@ impl EventReader {
         let reader = Self { shared, headers: headers.to_vec(), task, looked_at: 0 };
         reader.wait_for_more(0).await;
         reader
+    }
+
+    /// As [`open`](Self::open). Whenever the connection ends, however it does, it is made again with `Last-Event-ID`, as
+    /// the official clients do.
+    pub async fn open_again_and_again(url: &str, headers: &[(String, String)]) -> Self {
+        let shared = Arc::new(Shared::default());
+        let task = tokio::spawn({
+            let (url, headers, shared) = (url.to_owned(), headers.to_vec(), shared.clone());
+            async move {
+                loop {
+                    let last_id = shared.heard.lock().unwrap().last_id.clone();
+                    let _however = follow(&url, headers.clone(), last_id, &shared).await;
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        });
+        let reader = Self { shared, headers: headers.to_vec(), task, looked_at: 0 };
+        reader.wait_for_more(0).await;
+        reader
+    }
+
+    /// How often it has been connected.
+    pub fn connections(&self) -> usize {
+        self.collected().iter().filter(|event| event.kind() == "server.connected").count()
     }
 
     /// Drops the connection, as a client that lost its network.

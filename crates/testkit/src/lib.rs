@@ -10,6 +10,7 @@
 //! This crate is test code, so that a failed expectation panics: that is how a test fails.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+pub mod certificate;
 pub mod client;
 pub mod counting;
 pub mod events;
@@ -27,6 +28,7 @@ pub mod proxy;
 pub mod raw;
 pub mod redis;
 pub mod replica;
+pub mod sentinel;
 pub mod shape;
 pub mod sse;
 pub mod terminal;
@@ -34,6 +36,7 @@ pub mod transcript;
 pub mod work_tree;
 pub mod world;
 
+pub use certificate::Certificates;
 pub use client::{Client, Reply};
 pub use counting::CountingProxy;
 pub use events::{Event, EventReader};
@@ -44,6 +47,7 @@ pub use polling::{BOUND, eventually};
 pub use proxy::CuttingProxy;
 pub use redis::RedisServer;
 pub use replica::{Replica, ReplicaSpec, flotilla_binary};
+pub use sentinel::Failover;
 pub use shape::Shape;
 pub use terminal::Terminal;
 pub use world::{Mode, World, WorldSpec};

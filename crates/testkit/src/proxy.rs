@@ -28,6 +28,8 @@ struct Command {
     cuts: u64,
     /// Whether new connections are closed at once.
     refuses: bool,
+    /// Whether nothing passes on connections that have subscribed to a channel of Redis.
+    holds_subscribers: bool,
 }
 
 /// A proxy in front of one address. It runs on a thread of its own and ends with its value.
@@ -46,7 +48,8 @@ impl CuttingProxy {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free loopback port");
         listener.set_nonblocking(true).expect("a socket can be non-blocking");
         let address = listener.local_addr().expect("a bound socket has an address");
-        let (command, commands) = watch::channel(Command { traffic: Traffic::Flows, cuts: 0, refuses: false });
+        let (command, commands) =
+            watch::channel(Command { traffic: Traffic::Flows, cuts: 0, refuses: false, holds_subscribers: false });
         let budget = Arc::new(AtomicU64::new(NO_LIMIT));
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn({
@@ -90,6 +93,11 @@ impl CuttingProxy {
         self.command.send_modify(|c| c.traffic = Traffic::Held);
     }
 
+    /// Holds back all bytes of connections that have subscribed to a channel of Redis, as soon as they have.
+    pub fn hold_subscribers(&self) {
+        self.command.send_modify(|c| c.holds_subscribers = true);
+    }
+
     /// Closes the servers' side of all connections, while the clients' stay open and silent; new ones are like that too.
     pub fn half_open(&self) {
         self.command.send_modify(|c| c.traffic = Traffic::HalfOpen);
@@ -106,6 +114,7 @@ impl CuttingProxy {
         self.command.send_modify(|c| {
             c.traffic = Traffic::Flows;
             c.refuses = false;
+            c.holds_subscribers = false;
         });
     }
 }
@@ -147,6 +156,7 @@ async fn connection(
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
     let mut server = Some(server);
+    let mut has_subscribed = false;
     let mut up = vec![0; 16 * 1024];
     let mut down = vec![0; 16 * 1024];
     loop {
@@ -157,7 +167,8 @@ async fn connection(
         if command.traffic == Traffic::HalfOpen {
             server = None;
         }
-        let (true, Some(server)) = (command.traffic == Traffic::Flows, server.as_mut()) else {
+        let flows = command.traffic == Traffic::Flows && !(has_subscribed && command.holds_subscribers);
+        let (true, Some(server)) = (flows, server.as_mut()) else {
             if commands.changed().await.is_err() {
                 return;
             }
@@ -166,7 +177,9 @@ async fn connection(
         tokio::select! {
             changed = commands.changed() => if changed.is_err() { return },
             read = client.read(&mut up) => match read {
-                Ok(n) if n > 0 && server.write_all(&up[..n]).await.is_ok() => {}
+                Ok(n) if n > 0 && server.write_all(&up[..n]).await.is_ok() => {
+                    has_subscribed |= up[..n].windows(9).any(|word| word == b"SUBSCRIBE");
+                }
                 _ => return,
             },
             read = server.read(&mut down) => match read {

@@ -88,6 +88,10 @@ pub struct WorldSpec {
     pub proxied: bool,
     /// Whether what the replicas ask of Redis is counted.
     pub counted: bool,
+    /// Whether Redis keeps its data when it is killed and started again.
+    pub redis_keeps: bool,
+    /// The address of a Redis that the test has started by itself; then the world starts none.
+    pub redis_url: Option<String>,
 }
 
 /// A running world. Dropping it kills the replicas, checks that no tool outlives them, and that the model was asked
@@ -122,7 +126,11 @@ impl World {
     /// Starts a world in this mode.
     pub async fn start_in(mode: Mode, spec: WorldSpec) -> Self {
         let model = ScriptedModel::start().await;
-        let redis = if mode == Mode::Embedded { None } else { Some(RedisServer::start().await) };
+        let redis = match (mode, &spec.redis_url) {
+            (Mode::Embedded, _) | (_, Some(_)) => None,
+            _ if spec.redis_keeps => Some(RedisServer::start_that_keeps().await),
+            _ => Some(RedisServer::start().await),
+        };
         let data = tempfile::tempdir().expect("a temporary directory");
         let work = work_tree(model.url(), &spec.config, &spec.files);
         let mut env = spec.env.clone();
@@ -143,7 +151,7 @@ impl World {
         };
         let (mut replicas, mut proxies) = (Vec::new(), Vec::new());
         for (number, name) in ["A", "B", "C"].into_iter().take(mode.replicas()).enumerate() {
-            let direct = redis.as_ref().map(RedisServer::url);
+            let direct = redis.as_ref().map(RedisServer::url).or_else(|| spec.redis_url.clone());
             let mut redis_url = counter.as_ref().map(|counter| counter.url().to_owned()).or(direct);
             if let Some(redis) = redis.as_ref().filter(|_| spec.proxied) {
                 let proxy = CuttingProxy::start(redis.port());
@@ -215,7 +223,7 @@ impl World {
     /// The Redis server.
     ///
     /// # Panics
-    /// In the embedded mode, which has none.
+    /// In a world that has none of its own.
     pub fn redis(&mut self) -> &mut RedisServer {
         self.redis.as_mut().expect("this world has a Redis server")
     }
@@ -266,6 +274,11 @@ impl World {
     /// Opens `/event` at a replica.
     pub async fn events(&self, number: usize) -> EventReader {
         self.at(number).events(&self.event_path()).await
+    }
+
+    /// Opens `/event` at a replica, and again whenever the connection ends.
+    pub async fn faithful_events(&self, number: usize) -> EventReader {
+        EventReader::open_again_and_again(&format!("{}{}", self.url(number), self.event_path()), &self.headers).await
     }
 
     /// Opens `/global/event` at a replica.

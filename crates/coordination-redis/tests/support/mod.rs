@@ -21,6 +21,11 @@ impl Entropy for Different {
     }
 }
 
+/// What encrypts, as the binary installs it.
+pub fn install_crypto() {
+    let _installed_before = rustls::crypto::ring::default_provider().install_default();
+}
+
 /// A server, and what its replicas are told.
 pub struct Redis {
     pub server: RedisServer,

@@ -226,6 +226,31 @@ pub async fn large_bodies_arrive_whole(world: &dyn World) {
     assert_eq!(heard, bodies);
 }
 
+pub async fn what_is_forgotten_resets_and_the_rest_goes_on(world: &dyn World) {
+    let a = Replica::join(world, "a").await;
+    let (tenant, events) = (Tenant::default(), &a.ports.events);
+    let bodies: Vec<String> = (0..300).map(|number| number.to_string()).collect();
+    publish(&a, 1, &bodies.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let all = read(&a, None, 1_000).await;
+    for _ in 0..2 {
+        events.forget_until(&tenant, &all[259].0).await.unwrap();
+        for forgotten in [0, 200, 259] {
+            assert_eq!(events.read_after(&tenant, Some(&all[forgotten].0), 10).await.unwrap(), Read::Reset);
+        }
+        assert_eq!(read(&a, None, 1_000).await, all[260..]);
+        assert_eq!(read(&a, Some(&all[260].0), 1_000).await, all[261..]);
+    }
+    events.forget_until(&tenant, &Cursor("7-7".into())).await.unwrap();
+    assert_eq!(read(&a, None, 1_000).await, all[260..], "a cursor that is not there forgets nothing");
+    // All of it: what is appended then begins anew, with a higher number.
+    events.forget_until(&tenant, &all[299].0).await.unwrap();
+    assert_eq!(read(&a, None, 10).await, []);
+    publish(&a, 2, &["next"]).await;
+    let rest = read(&a, None, 10).await;
+    assert_eq!(rest.len(), 1);
+    assert!(!all.iter().any(|(cursor, _)| *cursor == rest[0].0));
+}
+
 pub async fn tenants_do_not_hear_each_other(world: &dyn World) {
     let a = Replica::join(world, "a").await;
     let other = Tenant::parse("other").unwrap();

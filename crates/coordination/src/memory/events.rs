@@ -57,6 +57,13 @@ impl Log {
         self.entries.back().map(|entry| entry.cursor.clone())
     }
 
+    /// Where the entry at this cursor is.
+    fn place(&self, cursor: &Cursor) -> Option<usize> {
+        let number = cursor.0.split_once('-')?.0.parse::<u64>().ok()?;
+        let found = self.entries.binary_search_by_key(&number, |entry| entry.number).ok();
+        found.filter(|index| self.entries[*index].cursor == *cursor)
+    }
+
     /// True if a newer version of the entry's record, or the same, is out.
     fn is_old(&self, entry: &Entry) -> bool {
         entry.record.as_ref().is_some_and(|(name, version)| {
@@ -169,17 +176,23 @@ impl EventLog for Shared {
         log.trim(&self.limits, Instant::now());
         let from = match cursor {
             None => 0,
-            Some(cursor) => {
-                let number = cursor.0.split_once('-').and_then(|(number, _)| number.parse::<u64>().ok());
-                let found = number.and_then(|n| log.entries.binary_search_by_key(&n, |entry| entry.number).ok());
-                match found.filter(|index| log.entries[*index].cursor == *cursor) {
-                    Some(index) => index + 1,
-                    None => return Ok(Read::Reset),
-                }
-            }
+            Some(cursor) => match log.place(cursor) {
+                Some(index) => index + 1,
+                None => return Ok(Read::Reset),
+            },
         };
         let entries = log.entries.iter().skip(from).take(limit);
         Ok(Read::Entries(entries.map(|entry| (entry.cursor.clone(), entry.body.clone())).collect()))
+    }
+
+    async fn forget_until(&self, tenant: &Tenant, cursor: &Cursor) -> Result<()> {
+        let mut state = self.state();
+        let log = state.logs.entry(tenant.clone()).or_default();
+        if let Some(place) = log.place(cursor) {
+            let dropped: usize = log.entries.drain(..=place).map(|entry| entry.cost()).sum();
+            log.bytes -= dropped;
+        }
+        Ok(())
     }
 
     async fn subscribe(&self, tenant: &Tenant) -> Result<Subscription> {

@@ -71,6 +71,8 @@ pub struct Settings {
     pub redis_url: Option<Secret>,
     /// Independent Redis masters for locks; empty: locks live in `redis_url`.
     pub lock_urls: Vec<Secret>,
+    /// The certificates, in PEM, that Redis servers with TLS are checked against; without them those of the system.
+    pub redis_ca: Option<String>,
     /// What every key and channel in Redis begins with.
     pub redis_prefix: String,
     /// Where sessions are kept. Absolute; made by the store if it does not exist.
@@ -144,8 +146,9 @@ impl Settings {
         let settings = Self {
             hostname: parse::text(&get("hostname"))?,
             port: parse::port(&get("port"))?,
-            redis_url: parse::redis_urls(&get("redis-url"))?.into_iter().next(),
-            lock_urls: parse::redis_urls(&get("lock-url"))?,
+            redis_url: parse::redis_url(&get("redis-url"))?,
+            lock_urls: parse::redis_servers(&get("lock-url"))?,
+            redis_ca: parse::certificates(&get("redis-ca"))?,
             redis_prefix: parse::prefix(&get("redis-prefix"))?,
             data_dir: parse::path(&get("data-dir"))?,
             directory: parse::directory(&get("directory"))?,
@@ -186,6 +189,10 @@ impl Settings {
         }
         if self.redis_url.is_none() && !self.lock_urls.is_empty() {
             return wrong("lock-url", "is of no use without --redis-url");
+        }
+        let mut urls = self.redis_url.iter().chain(&self.lock_urls);
+        if self.redis_ca.is_some() && !urls.any(|url| url.expose().starts_with("rediss")) {
+            return wrong("redis-ca", "is of no use: no Redis address begins with rediss");
         }
         Ok(())
     }

@@ -118,13 +118,45 @@ pub fn directory(given: &Given) -> Result<PathBuf, SettingError> {
     }
 }
 
-/// Addresses of Redis servers.
-pub fn redis_urls(given: &Given) -> Result<Vec<Secret>, SettingError> {
-    let schemes = ["redis://", "rediss://", "redis+unix://", "unix://"];
-    if given.texts.iter().all(|text| schemes.iter().any(|scheme| text.starts_with(scheme))) {
+/// The schemes of addresses of one Redis server.
+const SERVER: [&str; 4] = ["redis://", "rediss://", "redis+unix://", "unix://"];
+/// The schemes of addresses of sentinels.
+const SENTINELS: [&str; 2] = ["redis+sentinel://", "rediss+sentinel://"];
+
+fn begins_with(text: &str, schemes: &[&str]) -> bool {
+    schemes.iter().any(|scheme| text.starts_with(scheme))
+}
+
+/// The address of a Redis server, or of the sentinels that know where it is.
+pub fn redis_url(given: &Given) -> Result<Option<Secret>, SettingError> {
+    match given.texts.as_slice() {
+        [] => Ok(None),
+        [text] if begins_with(text, &SERVER) || begins_with(text, &SENTINELS) => Ok(Some(Secret::from(text.as_str()))),
+        _ => wrong(given, "is not an address such as redis://HOST:6379 or redis+sentinel://HOST:26379,HOST:26379/NAME"),
+    }
+}
+
+/// Addresses of Redis servers. Each is one server: a lock's majority is of servers that know nothing of each other.
+pub fn redis_servers(given: &Given) -> Result<Vec<Secret>, SettingError> {
+    if given.texts.iter().any(|text| begins_with(text, &SENTINELS)) {
+        wrong(given, "names sentinels: each lock master is one server")
+    } else if given.texts.iter().all(|text| begins_with(text, &SERVER)) {
         Ok(given.texts.iter().map(|text| Secret::from(text.as_str())).collect())
     } else {
         wrong(given, "is not an address such as redis://HOST:6379")
+    }
+}
+
+/// The text of a file of certificates in PEM.
+pub fn certificates(given: &Given) -> Result<Option<String>, SettingError> {
+    if given.texts.is_empty() {
+        return Ok(None);
+    }
+    let path = path(given)?;
+    match std::fs::read_to_string(&path) {
+        Ok(pem) if pem.contains("-----BEGIN CERTIFICATE-----") => Ok(Some(pem)),
+        Ok(_) => wrong(given, format!("{} holds no certificate in PEM", path.display())),
+        Err(error) => wrong(given, format!("{}: {error}", path.display())),
     }
 }
 

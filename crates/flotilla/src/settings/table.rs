@@ -146,7 +146,7 @@ pub const TABLE: &[Row] = &[
         name: "redis-url",
         value: "URL",
         secret: true,
-        help: "The Redis that coordinates the fleet; without it this is the only replica",
+        help: "The Redis that coordinates the fleet, or sentinels that know it; without it this is the only replica",
         ..ROW
     },
     Row {
@@ -155,6 +155,12 @@ pub const TABLE: &[Row] = &[
         kind: Kind::Many,
         secret: true,
         help: "An independent Redis master for locks, repeated for 3 or 5 of them; else --redis-url is used",
+        ..ROW
+    },
+    Row {
+        name: "redis-ca",
+        value: "FILE",
+        help: "Certificates in PEM that Redis servers with TLS are checked against; else those of the system",
         ..ROW
     },
     Row {

@@ -86,6 +86,9 @@ fn secrets_come_from_files_and_are_never_shown() {
     let shown = show(&Sources::merge(Scope::Serve, &Flags::new(), &env(&variables)).unwrap());
     assert!(!shown.contains("hidden"), "{shown}");
     assert!(shown.contains("OPENCODE_SERVER_PASSWORD_FILE"), "{shown}");
+    let sentinels = [("FLOTILLA_REDIS_URL", "redis+sentinel://:hidden@h/main?sentinel_password=hidden")];
+    let shown = show(&Sources::merge(Scope::Serve, &Flags::new(), &env(&sentinels)).unwrap());
+    assert!(!shown.contains("hidden"), "{shown}");
     let wrong = error(&[("redis-url", &["http://:hidden@h"])], &[]);
     assert!(wrong.starts_with("--redis-url: ") && !wrong.contains("hidden"), "{wrong}");
 }
@@ -121,6 +124,12 @@ fn what_is_wrong_is_named() {
     named(&[("tick", &["99999999999999999999s"])], &[], "--tick");
     named(&[("lease-ttl", &["25h"])], &[], "--lease-ttl");
     named(&[("lock-url", &["redis://x"])], &[], "--lock-url");
+    named(&[("redis-url", &["redis://x"]), ("lock-url", &["redis+sentinel://x/main"])], &[], "--lock-url");
+    named(&[("redis-url", &["rediss://x"]), ("redis-ca", &["/nowhere/at/all"])], &[], "--redis-ca");
+    fs::write(&file, "no certificate").unwrap();
+    named(&[("redis-url", &["rediss://x"]), ("redis-ca", &[path])], &[], "--redis-ca");
+    fs::write(&file, "-----BEGIN CERTIFICATE-----").unwrap();
+    named(&[("redis-url", &["redis://x"]), ("redis-ca", &[path])], &[], "--redis-ca");
     named(&[("redis-prefix", &["a:b"])], &[], "--redis-prefix");
     named(&[("cors", &["example.com"])], &[], "--cors");
     named(&[("webfetch-allow", &["10.0.0.0/8", "10.0.0.0/33"])], &[], "--webfetch-allow");

@@ -1,0 +1,59 @@
+//! What a replica demands of its Redis at the start, and the ways to reach one.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::time::Duration;
+use testkit::client::text_of;
+use testkit::process::Launch;
+use testkit::{Answer, Certificates, Failover, Mode, RedisServer, World, WorldSpec, flotilla_binary};
+
+/// What a replica says on stderr that refuses to start.
+async fn refused(url: &str) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let home = folder.path().to_string_lossy().into_owned();
+    let launch = Launch::new("a replica", flotilla_binary()).args(["serve", "--redis-url", url, "--directory", &home]);
+    let finished = launch.env("HOME", home).finish(Duration::from_secs(30)).await;
+    assert_eq!(finished.code, Some(1), "{}", finished.stderr);
+    finished.stderr.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn a_redis_that_may_drop_keys_refuses_the_start_with_one_line() {
+    let server = RedisServer::start().await;
+    for policy in ["allkeys-lru", "volatile-ttl"] {
+        assert_eq!(server.command(&["CONFIG", "SET", "maxmemory-policy", policy]), "OK");
+        let expected = format!(
+            "flotilla: Redis evicts keys when its memory is full (maxmemory-policy {policy}): it must be noeviction"
+        );
+        assert_eq!(refused(&server.url()).await, [expected]);
+    }
+}
+
+#[tokio::test]
+async fn sentinels_that_know_no_such_service_refuse_the_start_with_one_line_and_no_password() {
+    let redis = Failover::start(1).await;
+    let lines = refused(&redis.url().replace("/main?", "/other?")).await;
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].starts_with("flotilla: the Redis at other behind the sentinels 127.0.0.1:"), "{lines:?}");
+    assert!(lines[0].contains("No such master") && !Failover::shows_a_password(&lines[0]), "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_fleet_works_over_a_redis_with_tls() {
+    if !Mode::is_fleet_or_skip() {
+        return;
+    }
+    let certificates = Certificates::make();
+    let (_server, port) = RedisServer::start_with_tls(&certificates).await;
+    let url = format!("rediss://localhost:{port}");
+    let authority = certificates.authority();
+    let args = |path: &Path| ["--redis-ca", &path.to_string_lossy(), "--lock-url", &url].map(str::to_owned).to_vec();
+    let spec = WorldSpec { redis_url: Some(url.clone()), args: args(&authority), ..WorldSpec::default() };
+    let world = World::start_with(spec).await;
+    world.model.respond_with(|_| Answer::say("answered"));
+    let mut events = world.events(2).await;
+    let id = world.session().await;
+    assert_eq!(text_of(&world.at(1).prompt(&id, "go").await), "answered");
+    events.until_idle(testkit::BOUND, &id).await;
+}
