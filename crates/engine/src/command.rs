@@ -122,7 +122,7 @@ impl Engine {
     }
 
     /// Tells that a request cannot be carried out at all.
-    async fn refuse(&self, key: &SessionKey, session: &Session, message: String) -> EngineError {
+    pub(crate) async fn refuse(&self, key: &SessionKey, session: &Session, message: String) -> EngineError {
         let error = MessageError::unknown(message.clone());
         let happened = wire::event::session_error(&session.id, &error);
         self.publish(&self.origin(key, session, None), happened, None).await;

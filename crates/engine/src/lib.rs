@@ -11,6 +11,7 @@ mod call;
 mod child;
 mod command;
 mod commit;
+mod compaction;
 mod edits;
 mod engine;
 mod feed;

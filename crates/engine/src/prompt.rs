@@ -4,6 +4,7 @@ use crate::api::{Accepted, EngineError, Prompt, RequestName, Scope, TicketRef};
 use crate::asks::found;
 use crate::by_user::ByUser;
 use crate::commit::{Committer, Decision, body};
+use crate::compaction::Compaction;
 use crate::engine::Engine;
 use crate::named::{Named, hash_of};
 use crate::run::{message_record, session_record};
@@ -208,6 +209,8 @@ impl Engine {
     ) -> Result<(Head, (Stored, UserMessage)), EngineError> {
         let (now, limit) = (self.now_ms(), self.0.settings.queue_limit);
         let (no_reply, body_hash, shell) = (prompt.no_reply, prompt.body_hash.clone(), prompt.shell.clone());
+        // Neither a command nor a request to shorten the conversation changes who answers in it.
+        let answers = shell.is_none() && !parts.iter().any(|part| Compaction::of(part).is_some());
         let permission = crate::request::switched(prompt.tools.as_ref());
         self.head_commit(key, Committer::Request, move |head, at| {
             let ticket = Record::Ticket { session: at.id.clone(), message: message.id.clone() };
@@ -245,7 +248,7 @@ impl Engine {
             let before = (session.agent.clone(), session.model.clone());
             let mut message = message.clone();
             message.time.created = head.reserve_time(now);
-            if shell.is_none() {
+            if answers {
                 session.agent = Some(message.agent.clone());
                 session.model = Some(SessionModel {
                     id: message.model.model_id.clone(),

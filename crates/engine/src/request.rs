@@ -1,5 +1,6 @@
 //! What the model is asked: the conversation in the provider-neutral form.
 
+use crate::compaction::Compaction;
 use crate::run::Run;
 use crate::step::Scene;
 use crate::turn::Transcript;
@@ -14,12 +15,14 @@ use wire::permission::Action;
 use wire::session::Session;
 
 /// OpenCode never asks for more tokens than this at once.
-const MAX_OUTPUT: u64 = 32_000;
+pub(crate) const MAX_OUTPUT: u64 = 32_000;
 /// What the model is told after an answer that broke off.
 const BROKEN_OFF: &str = "The answer above broke off in the middle. Go on from there.";
 /// What the model is reminded of when its agent's steps are used up.
 const LAST_STEP: &str = "This was the last step that is allowed here. I call no more tools: I say what is done, what is \
                          left, and what to do next.";
+/// What the model reads in place of an old output that was taken out of its sight.
+const CLEARED: &str = "[This output is old and was cleared]";
 /// What the model reads in place of a call's outcome that nobody knows.
 const INTERRUPTED: &str = "[Tool execution was interrupted]";
 
@@ -29,7 +32,7 @@ pub(crate) fn chat_request(run: &Run, scene: &Scene, transcript: &Transcript) ->
     let extra = scene.user.system.as_deref();
     let system = agents::system_prompt(&scene.instance, &scene.agent, &scene.model, &date, extra);
     let mut messages = vec![ChatMessage::System(system)];
-    messages.extend(conversation(&transcript.messages));
+    messages.extend(conversation(&crate::compaction::shown(&transcript.messages)));
     remind(scene, transcript, &mut messages);
     if matches!(messages.last(), Some(ChatMessage::Assistant { tool_calls, .. }) if tool_calls.is_empty()) {
         // Left by a replica that died in mid-answer; many providers want a user to speak last.
@@ -183,8 +186,16 @@ fn user_content(part: &Part) -> Option<UserContent> {
         PartKind::File(file) => {
             Some(UserContent::File { mime: file.mime.clone(), filename: file.filename.clone(), url: file.url.clone() })
         }
-        _ => crate::subtask::Subtask::of(part).map(|_| UserContent::Text(crate::subtask::ASKED.to_owned())),
+        _ => stands_for(part).map(|text| UserContent::Text(text.to_owned())),
     }
+}
+
+/// What a model reads in the place of a part that asks for something else than an answer.
+fn stands_for(part: &Part) -> Option<&'static str> {
+    if Compaction::of(part).is_some() {
+        return Some(crate::compaction::ASKED);
+    }
+    crate::subtask::Subtask::of(part).map(|_| crate::subtask::ASKED)
 }
 
 /// The text of a `data:` URL.
@@ -213,6 +224,7 @@ fn assistant(parts: &[Part], chat: &mut Vec<ChatMessage>) {
                     ToolState::Pending { input, .. } | ToolState::Running { input, .. } => {
                         (input, INTERRUPTED.to_owned())
                     }
+                    ToolState::Completed { input, time, .. } if time.compacted.is_some() => (input, CLEARED.to_owned()),
                     ToolState::Completed { input, output, .. } => (input, output.clone()),
                     ToolState::Error { input, error, metadata, .. } => {
                         let kept = metadata.as_ref().filter(|m| m["interrupted"] == true);

@@ -1,6 +1,7 @@
 //! One step: one model call and the tools that it asks for.
 
 mod retry;
+mod shorten;
 
 use crate::api::EngineError;
 use crate::call::{self, Calls};
@@ -72,6 +73,28 @@ pub(crate) async fn step(
     let (user, resumed) = match next {
         Next::Answer { user } => (user, None),
         Next::Resume { user, message, calls } => (user, Some((message, calls))),
+        Next::Compact { user, asked } => {
+            let scene = match shorten::scene(run, &transcript, *user).await? {
+                Ok(scene) => scene,
+                Err(error) => return refuse(run, error).await,
+            };
+            let mut message = transcript.empty_dangling(&scene.user).unwrap_or_else(|| new_message(run, &scene));
+            message.summary = Some(json!(true));
+            let request = crate::compaction::request(&scene, &transcript, asked);
+            let scene = Arc::new(scene);
+            let mut writing = Writing {
+                run,
+                scene,
+                stop,
+                message,
+                text: None,
+                reasoning: None,
+                calls: Calls::default(),
+                begun: false,
+            };
+            return writing.shorten(request).await;
+        }
+        Next::GoOn { user, asked } => return crate::compaction::go_on(run, &transcript, &user, asked).await,
         Next::Subtask { user, asked, begun } => {
             let scene = match scene(run, &transcript, *user).await? {
                 Ok(scene) => Arc::new(scene),
@@ -91,6 +114,9 @@ pub(crate) async fn step(
         Ok(scene) => scene,
         Err(error) => return refuse(run, error).await,
     };
+    if resumed.is_none() && crate::compaction::is_due(&scene, &transcript) {
+        return crate::compaction::ask(run, &scene.user, false).await;
+    }
     let message = match &resumed {
         Some((message, _)) => (**message).clone(),
         None => transcript.empty_dangling(&scene.user).unwrap_or_else(|| new_message(run, &scene)),
@@ -227,6 +253,17 @@ impl Writing<'_> {
         }
         self.publish_summary().await;
         let request = crate::request::chat_request(self.run, &self.scene, transcript);
+        self.ask_model(request, Some(transcript), retry).await
+    }
+
+    /// Asks the model until it has answered, failed for good, or is stopped. With the conversation that it is asked in, one
+    /// that is too long for it is shortened.
+    async fn ask_model(
+        &mut self,
+        request: models::ChatRequest,
+        transcript: Option<&Transcript>,
+        retry: Option<Retry>,
+    ) -> Result<Outcome, EngineError> {
         let mut failures = retry.as_ref().map_or(0, |retry| retry.attempt);
         if let Some(retry) = &retry {
             self.show_retry(retry).await;
@@ -251,6 +288,11 @@ impl Writing<'_> {
                     if !self.wait_to_retry(&retry).await {
                         return self.stopped_while_waiting().await;
                     }
+                }
+                Answered::Failed(error @ ModelError::ContextOverflow { .. })
+                    if transcript.is_some_and(|all| crate::compaction::may_shorten(&self.scene, all)) =>
+                {
+                    return self.overflowed(error.to_message_error()).await;
                 }
                 Answered::Failed(error) => return self.fail(error.to_message_error()).await,
             }

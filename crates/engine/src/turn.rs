@@ -2,6 +2,7 @@
 
 use crate::api::EngineError;
 use crate::commit::{Under, body};
+use crate::compaction::Compaction;
 use crate::engine::blocking;
 use crate::run::{Run, message_record};
 use crate::settle::Settled;
@@ -37,6 +38,20 @@ pub(crate) enum Next {
     Answer {
         /// The prompt.
         user: Box<UserMessage>,
+    },
+    /// Shorten the conversation as this prompt asks.
+    Compact {
+        /// The prompt.
+        user: Box<UserMessage>,
+        /// What it asks for.
+        asked: Compaction,
+    },
+    /// The conversation was shortened in the midst of its work: go on with it.
+    GoOn {
+        /// The prompt that asked for it.
+        user: Box<UserMessage>,
+        /// What it asked for.
+        asked: Compaction,
     },
     /// Have a task done that this prompt asks for; no model is asked.
     Subtask {
@@ -138,12 +153,21 @@ impl Transcript {
         if let Some((prompt, ticket)) = self.shell_to_run(settled) {
             return Next::Shell { prompt: prompt.clone(), ticket: ticket.clone() };
         }
+        if let Some((user, asked)) = self.compaction_to_do(settled) {
+            return Next::Compact { user: Box::new(user.clone()), asked };
+        }
         let Some(user) = self.newest_user() else { return Next::Done { answer: self.settled(TicketAnswer::Dropped) } };
         if let Some(shell) = self.tickets.get(&user.id).filter(|ticket| ticket.kind == TicketKind::Shell) {
             // It was run, or is not wanted any more.
             let answer = self.answer_to(&user.id).map(|answer| TicketAnswer::Message { id: answer.id.to_string() });
             let settled = self.settled(answer.unwrap_or(TicketAnswer::Dropped));
             return Next::Done { answer: Settled { user: None, looked_again: false, alone: Some(shell.k), ..settled } };
+        }
+        let newest = self.messages.iter().find(|message| *message.info.id() == user.id);
+        if let Some(asked) = newest.and_then(|message| Compaction::in_message(message)).filter(|asked| asked.goes_on())
+            && newest.is_some_and(|message| crate::compaction::summary_of(&self.messages, message).is_some())
+        {
+            return Next::GoOn { user: Box::new(user.clone()), asked };
         }
         if let Some((asked, begun)) = self.subtask_to_do(user) {
             return Next::Subtask { user: Box::new(user.clone()), asked, begun: begun.map(Box::new) };
@@ -171,6 +195,17 @@ impl Transcript {
             let ticket =
                 self.tickets.get(id).filter(|ticket| ticket.kind == TicketKind::Shell && ticket.k > settled)?;
             self.answer_to(id).is_none().then_some((message, ticket))
+        })
+    }
+
+    /// The oldest request to shorten the conversation that is not carried out.
+    fn compaction_to_do(&self, settled: u64) -> Option<(&UserMessage, Compaction)> {
+        self.messages.iter().find_map(|message| {
+            let asked = Compaction::in_message(message)?;
+            let user = message.info.user()?;
+            let is_dropped = self.tickets.get(&user.id).is_some_and(|ticket| ticket.k <= settled);
+            let is_open = self.answer_to(&user.id).is_none_or(|answer| !crate::compaction::is_final(answer));
+            (is_open && !is_dropped).then_some((user, asked))
         })
     }
 

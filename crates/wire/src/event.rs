@@ -130,6 +130,11 @@ pub fn part_delta(part: &Part, delta: &str) -> Happened {
     )
 }
 
+/// A conversation goes on from a summary from now on.
+pub fn session_compacted(session: &SessionId) -> Happened {
+    Happened::new("session.compacted", json!({ "sessionID": session }))
+}
+
 /// A command was carried out; `message` is the answer.
 pub fn command_executed(name: &str, session: &SessionId, arguments: &str, message: &MessageId) -> Happened {
     Happened::new(

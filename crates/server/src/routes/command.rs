@@ -10,6 +10,7 @@ use axum::response::Response;
 use engine::{Accepted, Command, EngineError, Prompt};
 use serde_json::Value;
 use wire::ids::SessionId;
+use wire::message::UserModel;
 
 /// Prompts with what a command's template says, and answers with the message that answers it.
 pub(crate) async fn command(
@@ -103,6 +104,28 @@ pub(crate) async fn init(
     };
     let command = Command { name: name.of(body.as_ref()), ..command };
     let ticket = server.app.engine.command(&server.app.tenant, &id, command).await?;
+    let engine = server.app.engine.clone();
+    answered(&server, async move { engine.wait(&ticket).await.map(|_| true) }).await
+}
+
+/// Has the conversation shortened; true when it is done.
+pub(crate) async fn summarize(
+    State(server): State<Shared>,
+    Id(id): Id<SessionId>,
+    name: Name,
+    Payload(body): Payload,
+) -> Result<Response, Error> {
+    let root = Node::root(body.as_ref());
+    root.object()?;
+    let model = UserModel {
+        provider_id: root.field("providerID").text()?.to_owned(),
+        model_id: root.field("modelID").text()?.to_owned(),
+        variant: None,
+    };
+    let auto = root.field("auto").maybe_bool()?.unwrap_or_default();
+    let body_hash = body.as_ref().map(crate::hash::hash).unwrap_or_default();
+    let name = name.of(body.as_ref());
+    let ticket = server.app.engine.summarize(&server.app.tenant, &id, model, auto, body_hash, name).await?;
     let engine = server.app.engine.clone();
     answered(&server, async move { engine.wait(&ticket).await.map(|_| true) }).await
 }

@@ -155,6 +155,12 @@ pub(crate) fn table() -> Vec<Route> {
             ("providerID", Type::String, true),
             ("messageID", Type::String, true),
         ]),
+        post("/session/{sessionID}/summarize", "session.summarize", "Summarize session", boolean, command::summarize)
+            .body(&[
+                ("providerID", Type::String, true),
+                ("modelID", Type::String, true),
+                ("auto", Type::Boolean, false),
+            ]),
         post("/session/{sessionID}/share", "session.share", "Share session", one::<Session>, session::share),
         Route::new(
             HttpMethod::Delete,
