@@ -166,5 +166,28 @@ impl From<StoreError> for EngineError {
 
 /// A record as it is stored.
 pub(crate) fn body<T: serde::Serialize>(record: &T) -> Result<Vec<u8>, EngineError> {
-    serde_json::to_vec(record).map_err(|error| EngineError::Store(error.to_string()))
+    let write = || {
+        // Measured first: while a text of many megabytes grows, it is there twice.
+        let mut bytes = Vec::with_capacity(json_size(record)?);
+        serde_json::to_writer(&mut bytes, record)?;
+        Ok(bytes)
+    };
+    write().map_err(|error: serde_json::Error| EngineError::Store(error.to_string()))
+}
+
+/// How many bytes a value is as JSON.
+pub(crate) fn json_size<T: serde::Serialize>(value: &T) -> serde_json::Result<usize> {
+    struct Count(usize);
+    impl std::io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, value)?;
+    Ok(count.0)
 }

@@ -4,40 +4,61 @@
 //! exactly at a cursor: state first, then what comes after it.
 
 use crate::api::EngineError;
+use crate::aside::Aside;
 use crate::engine::Engine;
 use crate::fold::Fold;
+use crate::ring::{Found, Place, Ring};
 use bytes::Bytes;
 use coordination::{Cursor, Read};
 use serde::Deserialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
-use tokio::sync::broadcast;
+use tokio::sync::Notify;
+use tokio::time::Instant;
 use wire::event::Event;
 use wire::ids::SessionId;
 use wire::tenant::Tenant;
 
-/// Events that a reader may lag behind before it is cut.
-const READER_BUFFER: usize = 8192;
 /// Cursors that a feed remembers, to find where a log went back to: more than a copy of the log lags behind.
 const REMEMBERED: usize = 8192;
-/// Entries read from the log at once.
+/// Entries read from the log at once, by the follower and by a reader that comes back.
 const PAGE: usize = 500;
+const REPLAYED: usize = 64;
+/// For so long newcomers are shown the same state, and then what came since.
+const SAME_STATE: Duration = Duration::from_secs(1);
 
 /// One event as streams send it; made once per event and shared by all readers.
-#[derive(Debug)]
 pub struct FeedItem {
-    /// The id to send with it; none for what only this reader gets.
+    /// The id to send with it; none for what only newcomers get.
     pub cursor: Option<String>,
     /// The directory that `/event` filters by; none goes to everybody.
     pub directory: Option<String>,
     /// The session it is about.
     pub session: Option<SessionId>,
-    /// `{id, type, properties}`.
+    /// `{id, type, properties}`; of a large event the outline.
     pub payload: Bytes,
-    /// `{directory, project, payload}`.
+    /// `{directory, project, payload}`; of a large event the outline.
     pub envelope: Bytes,
+    /// Where the payload of a large event is.
+    pub aside: Option<Aside>,
+    /// What `/event` and `/global/event` send for it: made by the first stream that does, for all.
+    pub frames: [OnceLock<Bytes>; 2],
+}
+
+impl FeedItem {
+    /// An event that is here as a whole.
+    pub fn whole(
+        cursor: Option<String>,
+        directory: Option<String>,
+        session: Option<SessionId>,
+        payload: Bytes,
+        envelope: Bytes,
+    ) -> Self {
+        Self { cursor, directory, session, payload, envelope, aside: None, frames: Default::default() }
+    }
 }
 
 /// Where a reader begins.
@@ -51,31 +72,57 @@ pub enum From {
     Cursor(String),
 }
 
-/// A reader of a tenant's events.
+/// A reader of a tenant's events. What it has not read yet takes the memory of a page at most.
 pub struct Follower {
     first: VecDeque<Arc<FeedItem>>,
-    live: broadcast::Receiver<Arc<FeedItem>>,
-    stopped: tokio_util::sync::CancellationToken,
+    stage: Stage,
+    feed: Arc<Feed>,
+}
+
+/// What a reader reads from.
+#[derive(Clone)]
+enum Stage {
+    /// The log, after this cursor.
+    Log(Cursor),
+    /// The newest events, from this place on.
+    Live(Place),
 }
 
 impl Follower {
-    /// The next event. None: the reader was too slow, or the replica stops: the connection must be cut, not ended.
+    /// The next event. None: the reader was too slow, what it has yet to read is gone, or the replica stops: the connection
+    /// must be cut, not ended.
     ///
     /// Cancellation-safe.
     pub async fn next(&mut self) -> Option<Arc<FeedItem>> {
-        if let Some(item) = self.first.pop_front() {
-            return Some(item);
-        }
-        tokio::select! {
-            biased;
-            item = self.live.recv() => item.ok(),
-            () = self.stopped.cancelled() => None,
+        loop {
+            if let Some(item) = self.first.pop_front() {
+                return Some(item);
+            }
+            match &mut self.stage {
+                Stage::Live(place) => {
+                    let more = self.feed.more.notified();
+                    tokio::pin!(more);
+                    more.as_mut().enable();
+                    if self.feed.take(place, &mut self.first)? {
+                        continue;
+                    }
+                    tokio::select! {
+                        biased;
+                        () = more => {}
+                        () = self.feed.stopped.cancelled() => return None,
+                    }
+                }
+                Stage::Log(cursor) => (self.first, self.stage) = self.feed.page(cursor.clone()).await.ok()??,
+            }
         }
     }
 
-    /// The next event if there is one already: lets a stream send several at once.
+    /// The next event if it is here already.
     pub fn try_next(&mut self) -> Option<Arc<FeedItem>> {
-        self.first.pop_front().or_else(|| self.live.try_recv().ok())
+        if let (true, Stage::Live(place)) = (self.first.is_empty(), &mut self.stage) {
+            self.feed.take(place, &mut self.first)?;
+        }
+        self.first.pop_front()
     }
 }
 
@@ -88,6 +135,8 @@ pub(crate) struct Feed {
     engine: std::sync::Weak<crate::engine::Inner>,
     stopped: tokio_util::sync::CancellationToken,
     state: Mutex<State>,
+    /// Told when the newest events are others.
+    more: Notify,
 }
 
 struct State {
@@ -95,13 +144,26 @@ struct State {
     /// The newest cursors that were read, oldest first.
     read: VecDeque<Cursor>,
     fold: Fold,
-    live: broadcast::Sender<Arc<FeedItem>>,
+    ring: Ring,
+    shown: Option<Snapshot>,
+}
+
+/// The state of what runs, as newcomers are shown it.
+struct Snapshot {
+    items: Vec<Arc<FeedItem>>,
+    /// What came after it.
+    place: Place,
+    made: Instant,
 }
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
     #[serde(default)]
     directory: Option<String>,
+    #[serde(default)]
+    project: Value,
+    #[serde(default)]
+    aside: Option<String>,
     #[serde(borrow)]
     payload: &'a RawValue,
 }
@@ -123,8 +185,10 @@ impl Engine {
                 newest: None,
                 read: VecDeque::new(),
                 fold: Fold::default(),
-                live: broadcast::channel(READER_BUFFER).0,
+                ring: Ring::default(),
+                shown: None,
             }),
+            more: Notify::new(),
         });
         feed.read_on(self).await.map_err(|error| EngineError::Unavailable(error.to_string()))?;
         feeds.insert(tenant.clone(), feed.clone());
@@ -226,7 +290,9 @@ impl Feed {
             // What was folded stays: it is all that is left to heal readers from.
             state.newest = None;
             state.read.clear();
-            state.live = broadcast::channel(READER_BUFFER).0;
+            state.ring.cut();
+            drop(state);
+            self.more.notify_waiters();
         }
         Ok(())
     }
@@ -256,15 +322,14 @@ impl Feed {
                 return false;
             }
             for (cursor, body) in entries {
-                if let Some((item, event)) = read_item(&cursor, body) {
+                if let Some((item, event)) = read_item(engine, &self.tenant, &cursor, body) {
                     if event.kind == "session.idle"
                         && let Some(session) = &item.session
                     {
                         idle.push(session.clone());
                     }
                     state.fold.take(&item, event, now);
-                    // Nobody may be listening.
-                    let _ = state.live.send(item);
+                    state.ring.push(item);
                 }
                 if state.read.len() == REMEMBERED {
                     state.read.pop_front();
@@ -274,72 +339,94 @@ impl Feed {
             }
             state.fold.forget_idle(now);
         }
+        self.more.notify_waiters();
         for session in idle {
             engine.0.waiters.wake(&coordination::SessionKey::new(self.tenant.clone(), session));
         }
         true
     }
 
-    pub(crate) async fn follow(&self, from: From) -> Result<Follower, EngineError> {
-        let Some(inner) = self.engine.upgrade() else { return Err(EngineError::Unavailable("stopping".into())) };
-        let engine = Engine(inner);
-        match from {
-            From::Now => Ok(self.join(VecDeque::new())),
-            From::Heal => Ok(self.heal(&engine)),
-            From::Cursor(cursor) => self.replay(&engine, Cursor(cursor)).await,
-        }
+    pub(crate) async fn follow(self: &Arc<Self>, from: From) -> Result<Follower, EngineError> {
+        let (first, stage) = match from {
+            From::Now => (VecDeque::new(), Stage::Live(self.state().ring.end())),
+            From::Heal => self.heal()?,
+            From::Cursor(cursor) => match self.page(Cursor(cursor)).await? {
+                Some(page) => page,
+                None => self.heal()?,
+            },
+        };
+        Ok(Follower { first, stage, feed: self.clone() })
     }
 
-    fn join(&self, first: VecDeque<Arc<FeedItem>>) -> Follower {
-        Follower { first, live: self.state().live.subscribe(), stopped: self.stopped.clone() }
+    fn engine(&self) -> Result<Engine, EngineError> {
+        self.engine.upgrade().map(Engine).ok_or_else(|| EngineError::Unavailable("stopping".into()))
     }
 
-    fn heal(&self, engine: &Engine) -> Follower {
-        // State and subscription are taken together: nothing falls between them, nothing shows twice.
-        let state = self.state();
-        let first = state.fold.heal(engine, state.newest.as_ref());
-        Follower { first, live: state.live.subscribe(), stopped: self.stopped.clone() }
+    /// Gives a reader what is at its place; false if nothing is yet, none if it lags too far behind.
+    fn take(&self, place: &mut Place, into: &mut VecDeque<Arc<FeedItem>>) -> Option<bool> {
+        let Found::Next(items) = self.state().ring.at(*place) else { return None };
+        *place += items.len() as u64;
+        into.extend(items);
+        Some(!into.is_empty())
     }
 
-    async fn replay(&self, engine: &Engine, mut cursor: Cursor) -> Result<Follower, EngineError> {
-        let mut first = VecDeque::new();
+    /// The state of what runs, and the place of what follows it: nothing falls between them, nothing shows twice.
+    fn heal(&self) -> Result<(VecDeque<Arc<FeedItem>>, Stage), EngineError> {
+        let engine = self.engine()?;
+        let mut state = self.state();
+        // Many who come at once share one, so that those who never read cost no more than one.
+        let shared = state.shown.take().filter(|s| s.made.elapsed() < SAME_STATE && state.ring.holds(s.place));
+        let shown = shared.unwrap_or_else(|| Snapshot {
+            items: state.fold.heal(&engine, state.newest.as_ref()),
+            place: state.ring.end(),
+            made: Instant::now(),
+        });
+        let healed = (shown.items.iter().cloned().collect(), Stage::Live(shown.place));
+        state.shown = Some(shown);
+        Ok(healed)
+    }
+
+    /// Some of what follows a cursor, and where the reader is then. None if the log no longer holds the cursor.
+    async fn page(&self, mut cursor: Cursor) -> Result<Option<(VecDeque<Arc<FeedItem>>, Stage)>, EngineError> {
+        let engine = self.engine()?;
+        let unavailable = |error: coordination::CoordinationError| EngineError::Unavailable(error.to_string());
         loop {
-            {
-                let state = self.state();
-                if state.newest.as_ref() == Some(&cursor) {
-                    return Ok(Follower { first, live: state.live.subscribe(), stopped: self.stopped.clone() });
-                }
+            if let Some(place) = self.place_after(&cursor) {
+                return Ok(Some((VecDeque::new(), Stage::Live(place))));
             }
-            // A reader may come with a cursor that this replica has not read yet.
-            let read = engine.0.ports.events.read_after(&self.tenant, Some(&cursor), PAGE).await;
-            match read.map_err(|error| EngineError::Unavailable(error.to_string()))? {
-                Read::Reset => return Ok(self.heal(engine)),
-                Read::Entries(entries) if entries.is_empty() => {
-                    self.read_on(engine).await.map_err(|error| EngineError::Unavailable(error.to_string()))?;
-                }
+            let read = engine.0.ports.events.read_after(&self.tenant, Some(&cursor), REPLAYED).await;
+            match read.map_err(unavailable)? {
+                Read::Reset => return Ok(None),
+                // A reader may come with a cursor that this replica has not read yet.
+                Read::Entries(entries) if entries.is_empty() => self.read_on(&engine).await.map_err(unavailable)?,
                 Read::Entries(entries) => {
-                    let newest = self.newest();
+                    let mut items = VecDeque::with_capacity(entries.len());
                     for (next, body) in entries {
-                        let at_newest = Some(&next) == newest.as_ref();
-                        first.extend(read_item(&next, body).map(|(item, _)| item));
+                        items.extend(read_item(&engine, &self.tenant, &next, body).map(|(item, _)| item));
                         cursor = next;
-                        if at_newest {
-                            break;
-                        }
                     }
+                    return Ok(Some((items, Stage::Log(cursor))));
                 }
             }
         }
+    }
+
+    fn place_after(&self, cursor: &Cursor) -> Option<Place> {
+        let state = self.state();
+        let is_newest = state.newest.as_ref() == Some(cursor);
+        if is_newest { Some(state.ring.end()) } else { state.ring.after(cursor) }
     }
 }
 
-fn read_item(cursor: &Cursor, body: Bytes) -> Option<(Arc<FeedItem>, Event)> {
-    let (directory, payload) = {
-        let envelope: Envelope<'_> = serde_json::from_slice(&body).ok()?;
-        (envelope.directory, Bytes::copy_from_slice(envelope.payload.get().as_bytes()))
-    };
-    let event: Event = serde_json::from_slice(&payload).ok()?;
+fn read_item(engine: &Engine, tenant: &Tenant, cursor: &Cursor, body: Bytes) -> Option<(Arc<FeedItem>, Event)> {
+    let Envelope { directory, project, aside, payload } = serde_json::from_slice(&body).ok()?;
+    let event: Event = serde_json::from_str(payload.get()).ok()?;
     let session = event.properties["sessionID"].as_str().and_then(|id| SessionId::parse(id).ok());
-    let item = FeedItem { cursor: Some(cursor.0.clone()), directory, session, payload, envelope: body };
-    Some((Arc::new(item), event))
+    let payload = body.slice_ref(payload.get().as_bytes());
+    let aside = aside.map(|name| {
+        let head = format!("{{\"directory\":{},\"project\":{project},\"payload\":", serde_json::json!(directory));
+        Aside::new(engine.tenant_store(tenant), name, head.into())
+    });
+    let item = FeedItem::whole(Some(cursor.0.clone()), directory, session, payload, body);
+    Some((Arc::new(FeedItem { aside, ..item }), event))
 }

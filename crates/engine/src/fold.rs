@@ -1,8 +1,8 @@
 //! The present state of what runs, folded from a tenant's events.
 
+use crate::aside::Aside;
 use crate::engine::Engine;
 use crate::feed::FeedItem;
-use bytes::Bytes;
 use coordination::Cursor;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -28,7 +28,13 @@ struct Live {
     status: Option<Value>,
     /// When it became idle, by this replica's clock.
     ended: Option<u64>,
-    messages: VecDeque<(String, Option<Value>, BTreeMap<String, Value>)>,
+    messages: VecDeque<(String, Option<Shown>, BTreeMap<String, Shown>)>,
+}
+
+/// A message or a part. Of a large one only the outline is here.
+struct Shown {
+    value: Value,
+    aside: Option<Aside>,
 }
 
 impl Fold {
@@ -49,10 +55,11 @@ impl Fold {
                 .map(|mut e| e["project"].take())
                 .unwrap_or_default(),
             status: None,
-            ended: None,
+            // Until it is told to be at work.
+            ended: Some(now),
             messages: VecDeque::new(),
         });
-        live.take(event, now);
+        live.take(event, item.aside.as_ref(), now);
     }
 
     /// Lets go of sessions that ended long enough ago.
@@ -72,44 +79,42 @@ impl Fold {
         known.map(|(_, info, _)| info.as_ref().is_some_and(|info| !info["time"]["completed"].is_null()))
     }
 
-    /// The text of a part, deltas included.
+    /// The text of a part, deltas included; none of one that came whole and large.
     pub(crate) fn text(&self, part: &PartId) -> Option<String> {
         let parts = self.sessions.values().flat_map(|live| live.messages.iter());
         let found = parts.filter_map(|(_, _, parts)| parts.get(part.as_str())).next()?;
-        found["text"].as_str().map(str::to_owned)
+        found.value["text"].as_str().filter(|_| found.aside.is_none()).map(str::to_owned)
     }
 
     /// What a newcomer gets before anything live: messages, whole parts, then the status. The last item bears the cursor
     /// that all of it stands for.
-    pub(crate) fn heal(&self, engine: &Engine, cursor: Option<&Cursor>) -> VecDeque<Arc<FeedItem>> {
-        let mut items: VecDeque<FeedItem> = VecDeque::new();
+    pub(crate) fn heal(&self, engine: &Engine, cursor: Option<&Cursor>) -> Vec<Arc<FeedItem>> {
+        let mut items: Vec<FeedItem> = Vec::new();
         for (session, live) in &self.sessions {
-            let mut push = |kind: &'static str, properties: Value| {
+            let mut push = |kind: &'static str, properties: Value, aside: Option<&Aside>| {
                 let event = engine.new_event(Happened { kind, properties });
                 let payload = serde_json::to_vec(&event).unwrap_or_default();
                 let envelope = json!({ "directory": live.directory, "project": live.project, "payload": event });
-                items.push_back(FeedItem {
-                    cursor: None,
-                    directory: live.directory.clone(),
-                    session: Some(session.clone()),
-                    payload: Bytes::from(payload),
-                    envelope: Bytes::from(serde_json::to_vec(&envelope).unwrap_or_default()),
-                });
+                let envelope = serde_json::to_vec(&envelope).unwrap_or_default();
+                let (directory, session) = (live.directory.clone(), Some(session.clone()));
+                let item = FeedItem::whole(None, directory, session, payload.into(), envelope.into());
+                // A large one is told as it was told before.
+                items.push(FeedItem { aside: aside.cloned(), ..item });
             };
             for (_, info, parts) in &live.messages {
-                if let Some(info) = info {
-                    push("message.updated", json!({ "sessionID": session, "info": info }));
+                if let Some(Shown { value, aside }) = info {
+                    push("message.updated", json!({ "sessionID": session, "info": value }), aside.as_ref());
                 }
-                for part in parts.values() {
-                    let time = engine.now_ms();
-                    push("message.part.updated", json!({ "sessionID": session, "part": part, "time": time }));
+                for Shown { value, aside } in parts.values() {
+                    let properties = json!({ "sessionID": session, "part": value, "time": engine.now_ms() });
+                    push("message.part.updated", properties, aside.as_ref());
                 }
             }
             if let Some(status) = &live.status {
-                push("session.status", json!({ "sessionID": session, "status": status }));
+                push("session.status", json!({ "sessionID": session, "status": status }), None);
             }
         }
-        if let (Some(last), Some(cursor)) = (items.back_mut(), cursor) {
+        if let (Some(last), Some(cursor)) = (items.last_mut(), cursor) {
             last.cursor = Some(cursor.0.clone());
         }
         items.into_iter().map(Arc::new).collect()
@@ -117,7 +122,7 @@ impl Fold {
 }
 
 impl Live {
-    fn take(&mut self, mut event: Event, now: u64) {
+    fn take(&mut self, mut event: Event, aside: Option<&Aside>, now: u64) {
         let properties = &mut event.properties;
         match event.kind.as_str() {
             "session.status" => {
@@ -128,14 +133,14 @@ impl Live {
             "message.updated" => {
                 let info = properties["info"].take();
                 if let Some(id) = info["id"].as_str().map(str::to_owned) {
-                    self.message(&id).1 = Some(info);
+                    self.message(&id).1 = Some(Shown { value: info, aside: aside.cloned() });
                 }
             }
             "message.part.updated" => {
                 let part = properties["part"].take();
                 if let (Some(message), Some(id)) = (part["messageID"].as_str(), part["id"].as_str()) {
                     let (message, id) = (message.to_owned(), id.to_owned());
-                    self.message(&message).2.insert(id, part);
+                    self.message(&message).2.insert(id, Shown { value: part, aside: aside.cloned() });
                 }
             }
             "message.part.delta" => {
@@ -144,8 +149,8 @@ impl Live {
                     return;
                 };
                 let known = self.messages.iter_mut().find(|(known, _, _)| known == message);
-                let text = known.and_then(|(_, _, parts)| parts.get_mut(id)).map(|part| &mut part["text"]);
-                if let Some(Value::String(text)) = text {
+                let part = known.and_then(|(_, _, parts)| parts.get_mut(id)).filter(|part| part.aside.is_none());
+                if let Some(Value::String(text)) = part.map(|part| &mut part.value["text"]) {
                     text.push_str(delta);
                 }
             }
@@ -163,11 +168,12 @@ impl Live {
         }
     }
 
-    fn message(&mut self, id: &str) -> &mut (String, Option<Value>, BTreeMap<String, Value>) {
+    fn message(&mut self, id: &str) -> &mut (String, Option<Shown>, BTreeMap<String, Shown>) {
         let at = self.messages.iter().position(|(known, _, _)| known == id);
         let at = at.unwrap_or_else(|| {
-            let is_open = |info: &Option<Value>| {
-                info.as_ref().is_some_and(|info| info["role"] == "assistant" && info["time"]["completed"].is_null())
+            let is_open = |info: &Option<Shown>| {
+                let value = info.as_ref().map(|info| &info.value);
+                value.is_some_and(|info| info["role"] == "assistant" && info["time"]["completed"].is_null())
             };
             if self.messages.len() >= KEPT_MESSAGES
                 && let Some(oldest) = self.messages.iter().position(|(_, info, _)| !is_open(info))

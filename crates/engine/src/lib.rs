@@ -4,6 +4,7 @@
 //! in, and every method may be called on any replica at any time.
 
 mod api;
+mod aside;
 mod asks;
 mod attachments;
 mod by_user;
@@ -23,6 +24,7 @@ mod prompt;
 mod publish;
 mod replica;
 mod request;
+mod ring;
 mod run;
 mod runs;
 mod sessions;
@@ -37,6 +39,7 @@ mod trace;
 mod turn;
 
 pub use api::*;
+pub use aside::Aside;
 pub use engine::{Engine, Parts, Settings};
 pub use feed::{FeedItem, Follower, From};
 pub use storage::Page;

@@ -10,6 +10,7 @@ use crate::named::{Named, hash_of};
 use crate::run::{message_record, session_record};
 use coordination::SessionKey;
 use run_protocol::{Head, RecordVersion, Ticket, TicketAnswer, TicketKind};
+use std::sync::Arc;
 use std::time::Duration;
 use storage::{Record, Write};
 use tokio::time::Instant;
@@ -65,16 +66,19 @@ impl Engine {
             self.publish(&self.origin(&key, &session, None), happened, None).await;
         }
         let (message_id, part_ids) = self.name(&key, &prompt).await?;
-        let parts: Vec<Part> = part_ids
-            .into_iter()
-            .zip(&prompt.parts)
-            .map(|(part, (_, kind))| Part {
-                id: part,
-                session_id: id.clone(),
-                message_id: message_id.clone(),
-                kind: kind.clone(),
-            })
-            .collect();
+        // Moved and shared, never copied: a prompt may have many megabytes.
+        let parts: Arc<Vec<Part>> = Arc::new(
+            part_ids
+                .into_iter()
+                .zip(std::mem::take(&mut prompt.parts))
+                .map(|(part, (_, kind))| Part {
+                    id: part,
+                    session_id: id.clone(),
+                    message_id: message_id.clone(),
+                    kind,
+                })
+                .collect(),
+        );
         let message = UserMessage {
             id: message_id.clone(),
             session_id: id.clone(),
@@ -87,7 +91,7 @@ impl Engine {
             tools: prompt.tools.clone(),
             extra: wire::Extra::new(),
         };
-        let (head, (stored, message)) = self.store_prompt(&key, message, parts.clone(), &prompt).await?;
+        let (head, (stored, message)) = self.store_prompt(&key, message, Arc::clone(&parts), &prompt).await?;
         let ticket = |k| TicketRef { tenant: tenant.clone(), session: id.clone(), message: message_id.clone(), k };
         match stored {
             Stored::Joined { k } => Ok(Accepted::Ticket(ticket(k))),
@@ -97,7 +101,10 @@ impl Engine {
                     self.publish_prompt(&key, &head, &session, changed, &message, &parts).await;
                 }
                 match k {
-                    None => Ok(Accepted::Stored(Box::new(MessageWithParts { info: Message::User(message), parts }))),
+                    None => {
+                        let parts = Arc::unwrap_or_clone(parts);
+                        Ok(Accepted::Stored(Box::new(MessageWithParts { info: Message::User(message), parts })))
+                    }
                     Some(k) => {
                         let engine = self.clone();
                         // Not bound to the caller: a client that goes away stops nothing.
@@ -204,7 +211,7 @@ impl Engine {
         &self,
         key: &SessionKey,
         message: UserMessage,
-        parts: Vec<Part>,
+        parts: Arc<Vec<Part>>,
         prompt: &Prompt,
     ) -> Result<(Head, (Stored, UserMessage)), EngineError> {
         let (now, limit) = (self.now_ms(), self.0.settings.queue_limit);
@@ -262,7 +269,7 @@ impl Engine {
             session.time.updated = session.time.updated.max(message.time.created);
             let changed = before != (session.agent.clone(), session.model.clone());
             let mut writes = Vec::new();
-            for part in &parts {
+            for part in parts.iter() {
                 writes.push(Write::Put(Record::Part { message: message.id.clone(), id: part.id.clone() }, body(part)?));
             }
             let k = if no_reply {

@@ -1,6 +1,7 @@
 //! One ordered queue of events per tenant: the first goes at once, what comes while a publish is under way is the next
 //! batch. A batch that fails is sent again with its number, so that nothing is appended twice.
 
+use crate::aside;
 use crate::engine::{Counters, Engine};
 use bytes::Bytes;
 use coordination::{Adopted, Entry, SessionKey};
@@ -10,6 +11,7 @@ use serde_json::value::RawValue;
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::Duration;
+use storage::TenantStore;
 use tokio::sync::{mpsc, oneshot};
 use wire::event::{Event, Happened};
 use wire::ids::SessionId;
@@ -45,20 +47,42 @@ pub(crate) struct Origin {
 struct Envelope<'a> {
     directory: &'a str,
     project: &'a str,
+    /// Where the body lies whose outline the payload is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aside: Option<&'a str>,
     payload: &'a RawValue,
 }
 
 impl Origin {
     /// The log entry of an event.
     pub(crate) fn entry(&self, event: &Event, version: Option<(String, RecordVersion)>) -> Entry {
-        let payload = serde_json::value::to_raw_value(event).unwrap_or_default();
-        let envelope = Envelope { directory: &self.directory, project: &self.project, payload: &payload };
         let status = (event.kind == "session.status").then(|| event.properties["status"].to_string());
+        let payload = serde_json::value::to_raw_value(event).unwrap_or_default();
+        Entry { status, ..self.entry_of(&payload, None, version) }
+    }
+
+    /// The log entry of a large event.
+    async fn large_entry(&self, store: TenantStore, event: Event, version: Option<(String, RecordVersion)>) -> Entry {
+        match aside::keep(store, event).await {
+            Ok((name, outline)) => {
+                let payload = serde_json::value::to_raw_value(&outline).unwrap_or_default();
+                self.entry_of(&payload, Some(&name), version)
+            }
+            // Rather a log that keeps less than an event that nobody is told.
+            Err(body) => {
+                let payload = String::from_utf8(body).ok().and_then(|text| RawValue::from_string(text).ok());
+                self.entry_of(&payload.unwrap_or_default(), None, version)
+            }
+        }
+    }
+
+    fn entry_of(&self, payload: &RawValue, aside: Option<&str>, version: Option<(String, RecordVersion)>) -> Entry {
+        let envelope = Envelope { directory: &self.directory, project: &self.project, aside, payload };
         Entry {
             session: Some(self.session.clone()),
             fence: self.fence,
             record: version,
-            status,
+            status: None,
             body: Bytes::from(serde_json::to_vec(&envelope).unwrap_or_default()),
         }
     }
@@ -68,7 +92,10 @@ impl Engine {
     /// Queues an event. Waits only while the queue is full, which is while coordination is away.
     pub(crate) async fn publish(&self, origin: &Origin, happened: Happened, version: Option<(String, RecordVersion)>) {
         let event = self.new_event(happened);
-        let entry = origin.entry(&event, version);
+        let entry = match aside::is_large(&event) {
+            true => origin.large_entry(self.tenant_store(&origin.tenant), event, version).await,
+            false => origin.entry(&event, version),
+        };
         Counters::add(&self.0.counters.events, 1);
         let queue = self.queue(&origin.tenant);
         // The queue ends only with the replica.

@@ -93,7 +93,7 @@ pub(crate) fn base_request(scene: &Scene, model: &Model, messages: Vec<ChatMessa
             },
         },
         model: model.api_id.clone(),
-        messages,
+        messages: messages.into(),
         tools: Vec::new(),
         tool_choice: ToolChoice::Auto,
         max_tokens: Some(if model.limit.output == 0 { MAX_OUTPUT } else { model.limit.output.min(MAX_OUTPUT) }),

@@ -136,7 +136,7 @@ pub(crate) async fn step(
             writing.calls.recall(transcript.parts_of(&message.id));
             writing.resume(calls).await
         }
-        None => writing.answer(&transcript, first, retry).await,
+        None => writing.answer(transcript, first, retry).await,
     }
 }
 
@@ -240,7 +240,7 @@ impl Writing<'_> {
 
     async fn answer(
         &mut self,
-        transcript: &Transcript,
+        transcript: Transcript,
         first: bool,
         retry: Option<Retry>,
     ) -> Result<Outcome, EngineError> {
@@ -249,19 +249,22 @@ impl Writing<'_> {
         }
         self.put_message().await?;
         if first {
-            crate::title::spawn(self.run, &self.scene, transcript);
+            crate::title::spawn(self.run, &self.scene, &transcript);
         }
         self.publish_summary().await;
-        let request = crate::request::chat_request(self.run, &self.scene, transcript);
-        self.ask_model(request, Some(transcript), retry).await
+        let request = crate::request::chat_request(self.run, &self.scene, &transcript);
+        let may_shorten = crate::compaction::may_shorten(&self.scene, &transcript);
+        // What is large of it is in the request now.
+        drop(transcript);
+        self.ask_model(request, may_shorten, retry).await
     }
 
-    /// Asks the model until it has answered, failed for good, or is stopped. With the conversation that it is asked in, one
-    /// that is too long for it is shortened.
+    /// Asks the model until it has answered, failed for good, or is stopped. A conversation that is too long for it is
+    /// shortened where it may be.
     async fn ask_model(
         &mut self,
         request: models::ChatRequest,
-        transcript: Option<&Transcript>,
+        may_shorten: bool,
         retry: Option<Retry>,
     ) -> Result<Outcome, EngineError> {
         let mut failures = retry.as_ref().map_or(0, |retry| retry.attempt);
@@ -289,9 +292,7 @@ impl Writing<'_> {
                         return self.stopped_while_waiting().await;
                     }
                 }
-                Answered::Failed(error @ ModelError::ContextOverflow { .. })
-                    if transcript.is_some_and(|all| crate::compaction::may_shorten(&self.scene, all)) =>
-                {
+                Answered::Failed(error @ ModelError::ContextOverflow { .. }) if may_shorten => {
                     return self.overflowed(error.to_message_error()).await;
                 }
                 Answered::Failed(error) => return self.fail(error.to_message_error()).await,

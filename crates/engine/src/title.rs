@@ -16,6 +16,8 @@ use wire::session::is_default_title;
 
 /// How long a title may take.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes of a text that a title is made of: nobody needs megabytes for that.
+const READ: usize = 16 * 1024;
 /// The longest title, in characters, and what a longer one is cut to.
 const LONGEST: usize = 100;
 const CUT: usize = 97;
@@ -37,7 +39,8 @@ pub(crate) fn spawn(run: &Run, scene: &Arc<Scene>, transcript: &Transcript) {
     messages.push(ChatMessage::User(vec![UserContent::Text("Give this conversation a title:\n".into())]));
     for part in transcript.newest_user_parts() {
         if let PartKind::Text(text) = &part.kind {
-            messages.push(ChatMessage::User(vec![UserContent::Text(text.text.clone())]));
+            let text = text.text.get(..text.text.floor_char_boundary(READ)).unwrap_or_default();
+            messages.push(ChatMessage::User(vec![UserContent::Text(text.to_owned())]));
         }
     }
     let mut request = crate::request::base_request(scene, &model, messages);

@@ -123,6 +123,10 @@ impl Disk for FailingDisk {
         LocalDisk.read(path)
     }
 
+    fn read_piece(&self, path: &Path, from: u64, most: usize) -> io::Result<Vec<u8>> {
+        LocalDisk.read_piece(path, from, most)
+    }
+
     fn stamp(&self, path: &Path) -> io::Result<Stamp> {
         LocalDisk.stamp(path)
     }

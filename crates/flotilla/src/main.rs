@@ -17,6 +17,7 @@ mod up;
 use crate::cli::Request;
 use crate::settings::{Environment, FleetSettings, ImportSettings, SettingError, Settings, Sources, table::Scope};
 use crate::telemetry::Telemetry;
+use rustix::process::{Resource, getrlimit, setrlimit};
 use std::env;
 use std::future::Future;
 use std::process::ExitCode;
@@ -57,6 +58,7 @@ fn run(request: Request) -> anyhow::Result<()> {
             logging::start(settings.log_format, settings.log_level, telemetry.tracer());
             spare_memory();
             close_to_others();
+            raise_open_files();
             let mut runtime = Builder::new_multi_thread();
             runtime.max_blocking_threads(BLOCKING_THREADS);
             let ended = block_on(runtime, serve::run(settings));
@@ -68,6 +70,7 @@ fn run(request: Request) -> anyhow::Result<()> {
             // Nothing of the fleet's own is traced: each replica exports by itself.
             let telemetry = Telemetry::start(&Environment::new())?;
             logging::start(settings.each.log_format, settings.each.log_level, telemetry.tracer());
+            raise_open_files();
             // Its children die with the thread that started them: with one thread that is the process.
             block_on(Builder::new_current_thread(), up::run(settings))
         }
@@ -100,6 +103,13 @@ fn close_to_others() {
     if let Err(error) = rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "other processes of this user can read the environment of this one");
     }
+}
+
+/// Event streams are open files, two for each in a balancer. A limit that can't be raised is not worth a word.
+fn raise_open_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 fn block_on(mut runtime: Builder, work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {

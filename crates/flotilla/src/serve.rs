@@ -47,6 +47,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 
     let limits = server::Limits {
         shutdown: settings.drain_deadline.saturating_sub(settings.drain_notice),
+        body_idle: settings.client_timeout,
+        header_timeout: settings.client_timeout.min(server::Limits::default().header_timeout),
         ..server::Limits::default()
     };
     let drain = CancellationToken::new();
@@ -164,11 +166,16 @@ async fn start_engine(
     tools.ttl = settings.lease_ttl;
     tools.limits = settings.command_limits;
     tools.fetch_allowed = settings.webfetch_allow.clone().into();
+    let models = models::Limits {
+        first_byte: settings.model_timeout,
+        silence: settings.model_timeout,
+        ..models::Limits::default()
+    };
     let parts = engine::Parts {
         ports,
         store,
         ids: Arc::new(IdSource::new(Arc::new(System), Arc::new(System))),
-        provider: Arc::new(models::OpenAiCompatible::new(models::Limits::default())?),
+        provider: Arc::new(models::OpenAiCompatible::new(models)?),
         demo: Arc::new(models::demo::Demo::new(DEMO_DELAY)),
         tools: Arc::new(tools::Registry::builtin()),
         settings: engine::Settings {

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A complete request: everything that the model is to know.
@@ -11,8 +12,8 @@ pub struct ChatRequest {
     pub endpoint: Endpoint,
     /// The model's name, as the provider knows it.
     pub model: String,
-    /// The conversation.
-    pub messages: Vec<ChatMessage>,
+    /// The conversation. Shared by the copies of a request: it may have many megabytes.
+    pub messages: Arc<[ChatMessage]>,
     /// The tools on offer. Without any, [`ChatRequest::tool_choice`] is not sent.
     pub tools: Vec<ToolSpec>,
     /// Whether a tool must be called.

@@ -19,7 +19,7 @@ fn request(tools: &[&str], messages: Vec<ChatMessage>) -> ChatRequest {
             timeouts: Timeouts::default(),
         },
         model: "demo".into(),
-        messages,
+        messages: messages.into(),
         tools: tools.iter().map(tool).collect(),
         tool_choice: ToolChoice::Auto,
         max_tokens: None,

@@ -35,6 +35,11 @@ impl<'a> Node<'a> {
         Node { value: self.value.and_then(|value| value.get(name)), place: Place::Field(self, name) }
     }
 
+    /// An element of an array; absent if the array has none there.
+    pub(crate) fn element(&self, index: usize) -> Node<'_> {
+        Node { value: self.value.and_then(|value| value.get(index)), place: Place::Element(self, index) }
+    }
+
     /// The value as it stands.
     pub(crate) fn raw(&self) -> Option<&'a Value> {
         self.value
@@ -143,11 +148,6 @@ impl<'a> Node<'a> {
     /// An identifier.
     pub(crate) fn id<T: FromStr<Err = InvalidId>>(&self) -> Result<T> {
         self.text()?.parse().map_err(|error: InvalidId| self.error(error.to_string()))
-    }
-
-    /// What `serde` reads from it; `expected` names it for people.
-    pub(crate) fn typed<T: serde::de::DeserializeOwned>(&self, expected: &str) -> Result<T> {
-        self.is(expected, |value| T::deserialize(value).ok())
     }
 }
 

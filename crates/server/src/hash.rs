@@ -29,7 +29,8 @@ fn hash_value(hash: &mut Sha256, value: &Value) {
             }
             hash.update("]");
         }
-        scalar => hash.update(scalar.to_string()),
+        // Hashing cannot fail.
+        scalar => drop(serde_json::to_writer(&mut *hash, scalar)),
     }
 }
 

@@ -78,7 +78,9 @@ async fn connection(stream: TcpStream, service: Router, limits: Limits, shutdown
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
-        .max_header_size(limits.headers + limits.uri + HEAD_SLACK);
+        .max_header_size(limits.headers + limits.uri + HEAD_SLACK)
+        // What a connection may hold that its peer does not read; a head must fit in.
+        .max_buf_size(limits.headers + limits.uri + 2 * HEAD_SLACK);
     let mut connection = pin!(builder.serve_connection(io, TowerToHyperService::new(service)));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

@@ -21,8 +21,6 @@ use wire::event::Event;
 
 /// Clients wait so long before they come back, in milliseconds, doubled each time.
 const RETRY: &[u8] = b"retry: 200\n\n";
-/// Bytes after which a chunk is sent, though more events are there.
-const CHUNK: usize = 64 * 1024;
 /// Bytes of a cursor; a longer one was not made here.
 const LONGEST_CURSOR: usize = 256;
 
@@ -48,11 +46,14 @@ impl View {
         }
     }
 
-    fn body<'a>(&self, item: &'a FeedItem) -> &'a Bytes {
-        match self {
-            Self::Directory(_) => &item.payload,
-            Self::Global => &item.envelope,
-        }
+    /// What is sent for an event: the same bytes to every reader.
+    fn frame(&self, item: &FeedItem) -> Bytes {
+        let [of_directory, global] = &item.frames;
+        let (made, body) = match self {
+            Self::Directory(_) => (of_directory, &item.payload),
+            Self::Global => (global, &item.envelope),
+        };
+        made.get_or_init(|| frame(item.cursor.as_deref(), body)).clone()
     }
 
     /// What only this reader gets: it bears no id, so that it never becomes the last one that a client has.
@@ -114,6 +115,8 @@ struct Stream<S, H> {
     source: S,
     view: View,
     opening: Option<Bytes>,
+    /// A large event that is being sent, and how far.
+    large: Option<(Arc<FeedItem>, u64)>,
     heartbeat: H,
     beat: Interval,
     drain: CancellationToken,
@@ -123,11 +126,11 @@ struct Stream<S, H> {
 /// Answers with a stream of events.
 pub(crate) fn answer<S: Source, H: Fn() -> Event + Send + 'static>(opening: Opening<S, H>) -> Response {
     let Opening { source, view, connected, heartbeat, every, drain, place } = opening;
-    let mut first = BytesMut::from(RETRY);
-    frame(&mut first, None, view.own(&connected).to_string().as_bytes());
+    let first = [RETRY, &frame(None, view.own(&connected).to_string().as_bytes())].concat();
     let mut beat = interval_at(Instant::now() + every, every);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let stream = Stream { source, view, opening: Some(first.freeze()), heartbeat, beat, drain, _place: place };
+    let stream =
+        Stream { source, view, opening: Some(first.into()), large: None, heartbeat, beat, drain, _place: place };
     let chunks = stream::unfold(Some(stream), |stream| async {
         let mut stream = stream?;
         match stream.chunk().await {
@@ -145,54 +148,78 @@ pub(crate) fn answer<S: Source, H: Fn() -> Event + Send + 'static>(opening: Open
 }
 
 impl<S: Source, H: Fn() -> Event> Stream<S, H> {
-    /// The next bytes to send: as many events as are there. None when the stream must be cut.
+    /// The next bytes to send. None when the stream must be cut.
     async fn chunk(&mut self) -> Option<Bytes> {
         if let Some(opening) = self.opening.take() {
             return Some(opening);
         }
-        let mut chunk = BytesMut::new();
-        while chunk.is_empty() {
-            tokio::select! {
+        loop {
+            if let Some((item, sent)) = self.large.take() {
+                match self.piece(item, sent).await? {
+                    Some(piece) => return Some(piece),
+                    None => continue,
+                }
+            }
+            let item = tokio::select! {
                 biased;
                 // What is there already goes out still.
-                () = self.drain.cancelled() => {
-                    let item = self.source.try_next()?;
-                    self.fill(&mut chunk, &item);
+                () = self.drain.cancelled() => self.source.try_next()?,
+                item = self.source.next() => item?,
+                _ = self.beat.tick() => {
+                    return Some(frame(None, self.view.own(&(self.heartbeat)()).to_string().as_bytes()));
                 }
-                item = self.source.next() => self.fill(&mut chunk, &*item?),
-                _ = self.beat.tick() => frame(&mut chunk, None, self.view.own(&(self.heartbeat)()).to_string().as_bytes()),
+            };
+            match item.aside {
+                _ if !self.view.shows(&item) => {}
+                Some(_) => self.large = Some((item, 0)),
+                None => return Some(self.view.frame(&item)),
             }
         }
-        Some(chunk.freeze())
     }
 
-    /// Shows an event, and those that are there already.
-    fn fill(&mut self, chunk: &mut BytesMut, item: &FeedItem) {
-        self.show(chunk, item);
-        while chunk.len() < CHUNK
-            && let Some(item) = self.source.try_next()
-        {
-            self.show(chunk, &item);
+    /// The next piece of a large event; nothing if it is no longer kept. None when the stream must be cut.
+    async fn piece(&mut self, item: Arc<FeedItem>, sent: u64) -> Option<Option<Bytes>> {
+        let Some(aside) = &item.aside else { return Some(None) };
+        let (body, is_last) = match aside.piece(sent).await {
+            Ok(Some(piece)) => piece,
+            Ok(None) if sent == 0 => return Some(None),
+            Ok(None) => return None,
+            Err(error) => {
+                tracing::warn!(%error, "an event stream is cut");
+                return None;
+            }
+        };
+        let mut piece = BytesMut::with_capacity(body.len() + 1024);
+        if sent == 0 {
+            begin(&mut piece, item.cursor.as_deref());
+            piece.put_slice(if self.view == View::Global { &aside.head } else { b"" });
         }
-    }
-
-    fn show(&self, chunk: &mut BytesMut, item: &FeedItem) {
-        if self.view.shows(item) {
-            frame(chunk, item.cursor.as_deref(), self.view.body(item));
+        piece.put_slice(&body);
+        if is_last {
+            piece.put_slice(if self.view == View::Global { b"}\n\n" } else { b"\n\n" });
+        } else {
+            self.large = Some((item.clone(), sent + body.len() as u64));
         }
+        Some(Some(piece.freeze()))
     }
 }
 
 /// One event. Compact JSON has no line break in it.
-fn frame(out: &mut BytesMut, id: Option<&str>, data: &[u8]) {
+fn frame(id: Option<&str>, data: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(data.len() + 64);
+    begin(&mut out, id);
+    out.put_slice(data);
+    out.put_slice(b"\n\n");
+    out.freeze()
+}
+
+fn begin(out: &mut BytesMut, id: Option<&str>) {
     if let Some(id) = id {
         out.put_slice(b"id: ");
         out.put_slice(id.as_bytes());
         out.put_u8(b'\n');
     }
     out.put_slice(b"data: ");
-    out.put_slice(data);
-    out.put_slice(b"\n\n");
 }
 
 #[cfg(test)]
@@ -216,13 +243,9 @@ mod tests {
 
     fn item(cursor: &str, directory: Option<&str>) -> Arc<FeedItem> {
         let payload = format!("{{\"n\":\"{cursor}\"}}");
-        Arc::new(FeedItem {
-            cursor: Some(cursor.into()),
-            directory: directory.map(str::to_owned),
-            session: None,
-            envelope: format!("{{\"payload\":{payload}}}").into(),
-            payload: payload.into(),
-        })
+        let envelope = format!("{{\"payload\":{payload}}}");
+        let directory = directory.map(str::to_owned);
+        Arc::new(FeedItem::whole(Some(cursor.into()), directory, None, payload.into(), envelope.into()))
     }
 
     struct Opened {
@@ -269,7 +292,8 @@ mod tests {
         for (cursor, directory) in [("1", Some("/a")), ("2", Some("/b")), ("3", None)] {
             opened.events.send(item(cursor, directory)).unwrap();
         }
-        assert_eq!(text(&mut opened.body).await, "id: 1\ndata: {\"n\":\"1\"}\n\nid: 3\ndata: {\"n\":\"3\"}\n\n");
+        assert_eq!(text(&mut opened.body).await, "id: 1\ndata: {\"n\":\"1\"}\n\n");
+        assert_eq!(text(&mut opened.body).await, "id: 3\ndata: {\"n\":\"3\"}\n\n");
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! The few operations that the store needs of a file system, and the real one.
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 /// What tells one version of a file from the next: every write is a rename, so the inode changes.
@@ -34,6 +34,8 @@ pub trait Disk: Send + Sync {
     fn unlink(&self, path: &Path) -> io::Result<()>;
     /// A file's contents and the stamp of just these contents.
     fn read(&self, path: &Path) -> io::Result<(Vec<u8>, Stamp)>;
+    /// Up to `most` bytes of a file's contents, from one place on; fewer only at its end.
+    fn read_piece(&self, path: &Path, from: u64, most: usize) -> io::Result<Vec<u8>>;
     /// The stamp of a file or directory.
     fn stamp(&self, path: &Path) -> io::Result<Stamp>;
     /// The names in a directory, in no order; those that are not UTF-8 are left out.
@@ -88,6 +90,14 @@ impl Disk for LocalDisk {
         let mut bytes = Vec::with_capacity(usize::try_from(stamp.size).unwrap_or_default());
         file.read_to_end(&mut bytes)?;
         Ok((bytes, stamp))
+    }
+
+    fn read_piece(&self, path: &Path, from: u64, most: usize) -> io::Result<Vec<u8>> {
+        let mut file = std::fs::File::open(path)?;
+        file.seek(SeekFrom::Start(from))?;
+        let mut bytes = Vec::with_capacity(most);
+        file.take(most as u64).read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     fn stamp(&self, path: &Path) -> io::Result<Stamp> {

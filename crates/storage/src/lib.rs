@@ -11,6 +11,7 @@ mod cache;
 mod commit;
 pub mod disk;
 mod error;
+mod events;
 mod head;
 mod history;
 mod import;

@@ -112,7 +112,7 @@ impl Record {
 }
 
 /// The directories that a tenant's directory has from the start; a record's own directory is made with its first record.
-pub(crate) const DIRECTORIES: [&str; 15] = [
+pub(crate) const DIRECTORIES: [&str; 16] = [
     "storage",
     "storage/session",
     "storage/message",
@@ -127,6 +127,7 @@ pub(crate) const DIRECTORIES: [&str; 15] = [
     "flotilla/ask",
     "flotilla/approvals",
     "flotilla/key",
+    "flotilla/event",
     "flotilla/probe",
 ];
 

@@ -1,4 +1,4 @@
-//! What is kept for a while only, and removed afterwards: names of requests, settled tickets, tombstones, leftovers.
+//! What is kept for a while only, and removed afterwards: names of requests, settled tickets, tombstones, large events, leftovers.
 //!
 //! Ages are told by the file system's own clock alone: against a file that it has just stamped.
 
@@ -18,6 +18,8 @@ const NAMES: i128 = 24 * HOUR;
 const TOMBSTONES: i128 = 7 * 24 * HOUR;
 /// For so long outputs that were too long for a model can be read.
 const OUTPUTS: i128 = 7 * 24 * HOUR;
+/// For so long the bodies of large events can be read: longer than any log keeps what names them.
+const EVENTS: i128 = HOUR;
 /// A guard is built within moments; what is older was left by a crash.
 const LEFTOVERS: i128 = 24 * HOUR;
 
@@ -34,7 +36,8 @@ impl TenantStore {
         let now = self.file_system_time()?;
         let names = self.remove_names(now)? + self.remove_tickets(now)?;
         let outputs = self.remove_files(&self.directory("tool-output"), now - OUTPUTS)?;
-        Ok(names + outputs + self.remove_tombstones(now)? + self.remove_leftovers(now)?)
+        let events = self.remove_files(&self.directory("flotilla/event"), now - EVENTS)?;
+        Ok(names + outputs + events + self.remove_tombstones(now)? + self.remove_leftovers(now)?)
     }
 
     /// The file system's clock, in nanoseconds.

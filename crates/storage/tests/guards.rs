@@ -205,6 +205,9 @@ impl Disk for Pausing {
     fn read(&self, path: &Path) -> std::io::Result<(Vec<u8>, Stamp)> {
         self.disk.read(path)
     }
+    fn read_piece(&self, path: &Path, from: u64, most: usize) -> std::io::Result<Vec<u8>> {
+        self.disk.read_piece(path, from, most)
+    }
     fn stamp(&self, path: &Path) -> std::io::Result<Stamp> {
         self.disk.stamp(path)
     }

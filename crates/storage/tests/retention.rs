@@ -94,3 +94,19 @@ fn an_answer_that_was_recorded_goes_with_its_name() {
     age(&directory.path().join("flotilla/key/aa/aa01.answer.json"), HOUR * 25);
     assert_eq!(store.remove_old().unwrap(), 1);
 }
+
+#[test]
+fn a_large_event_is_read_in_pieces_and_goes_after_an_hour() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let name = store.keep_event(b"0123456789").unwrap();
+    assert_eq!(store.event_piece(&name, 0, 4).unwrap().unwrap(), b"0123");
+    assert_eq!(store.event_piece(&name, 8, 4).unwrap().unwrap(), b"89");
+    assert_eq!(store.event_piece(&name, 10, 4).unwrap().unwrap(), b"");
+    assert!(store.event_piece("../format", 0, 4).is_err());
+    age(&directory.path().join(format!("flotilla/event/{name}.json")), HOUR - Duration::from_secs(60));
+    assert_eq!(store.remove_old().unwrap(), 0);
+    age(&directory.path().join(format!("flotilla/event/{name}.json")), HOUR + Duration::from_secs(60));
+    assert_eq!(store.remove_old().unwrap(), 1);
+    assert_eq!(store.event_piece(&name, 0, 4).unwrap(), None);
+}

@@ -35,7 +35,7 @@ impl Writing<'_> {
     /// Makes the summary that the conversation goes on from.
     pub(super) async fn shorten(&mut self, request: models::ChatRequest) -> Result<Outcome, EngineError> {
         self.put_message().await?;
-        let mut outcome = self.ask_model(request, None, None).await?;
+        let mut outcome = self.ask_model(request, false, None).await?;
         if self.message.finish.is_some() && self.message.error.is_none() && self.stop.reason().is_none() {
             if !matches!(self.message.finish.as_deref(), Some("stop" | "length")) {
                 // Whatever the model wants beside: this is its summary.

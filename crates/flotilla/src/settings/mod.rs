@@ -95,6 +95,10 @@ pub struct Settings {
     pub answer_keepalive: Duration,
     /// What a command of a tool may use.
     pub command_limits: sandbox::Limits,
+    /// How long a model may be silent.
+    pub model_timeout: Duration,
+    /// How long a client may send or take nothing in the middle of a request.
+    pub client_timeout: Duration,
     /// Web origins whose pages may call this server.
     pub cors: Vec<String>,
     /// Networks that the tool `webfetch` may reach although they are not of the public internet.
@@ -165,6 +169,8 @@ impl Settings {
                 open_files: parse::number(&get("command-open-files"), 16..=1_000_000)? as u64,
                 file_bytes: parse::size(&get("command-file-size"))?,
             },
+            model_timeout: parse::duration(&get("model-timeout"))?,
+            client_timeout: parse::duration(&get("client-timeout"))?,
             cors: parse::origins(&get("cors"))?,
             webfetch_allow: parse::networks(&get("webfetch-allow"))?,
             log_format: parse::choice(&get("log-format"), &Format::NAMES)?,
@@ -184,8 +190,13 @@ impl Settings {
         if self.tick.is_zero() || self.tick * 3 > self.lease_ttl {
             return wrong("tick", "must be more than 0 and at most a third of --lease-ttl");
         }
-        if self.answer_keepalive.is_zero() {
-            return wrong("answer-keepalive", "must be more than 0");
+        let waits = [
+            ("answer-keepalive", self.answer_keepalive),
+            ("model-timeout", self.model_timeout),
+            ("client-timeout", self.client_timeout),
+        ];
+        if let Some((name, _)) = waits.into_iter().find(|(_, wait)| wait.is_zero()) {
+            return wrong(name, "must be more than 0");
         }
         if self.redis_url.is_none() && !self.lock_urls.is_empty() {
             return wrong("lock-url", "is of no use without --redis-url");

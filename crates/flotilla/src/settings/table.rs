@@ -265,6 +265,20 @@ pub const TABLE: &[Row] = &[
         ..ROW
     },
     Row {
+        name: "model-timeout",
+        value: "TIME",
+        fallback: Fallback::Fixed("2m"),
+        help: "How long a model may be silent, before its answer and within it; then it is asked again",
+        ..ROW
+    },
+    Row {
+        name: "client-timeout",
+        value: "TIME",
+        fallback: Fallback::Fixed("60s"),
+        help: "How long a client may send nothing of a request, or take nothing of an answer",
+        ..ROW
+    },
+    Row {
         name: "cors",
         value: "ORIGIN",
         kind: Kind::Many,

@@ -16,7 +16,6 @@ use crate::listen::listen;
 use crate::settings::FleetSettings;
 use fleet::Fleet;
 use run_dir::RunDir;
-use rustix::process::{Resource, getrlimit, setrlimit};
 use std::io;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -28,7 +27,6 @@ pub async fn run(settings: FleetSettings) -> anyhow::Result<()> {
     // Only asked for here: nginx takes it in a moment.
     let port = listen("127.0.0.1", settings.port).await?.local_addr()?.port();
     let run_dir = RunDir::claim(&settings.each.data_dir).await?;
-    raise_open_files();
 
     let mut fleet = Fleet::new();
     let outcome = tokio::select! {
@@ -45,13 +43,6 @@ pub async fn run(settings: FleetSettings) -> anyhow::Result<()> {
     }
     run_dir.remove().await?;
     outcome
-}
-
-/// Event streams are open files, two for each in nginx. A limit that can't be raised is not worth a word.
-fn raise_open_files() {
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// The signals that end a fleet.

@@ -55,8 +55,10 @@ impl Provider for OpenAiCompatible {
         let shown = public_url(url.as_str());
         let body = request::body(&request)?;
         let headers = headers(&request)?;
-        let sent = self.client(&url).post(url).headers(headers).body(body).send();
         let timeouts = request.endpoint.timeouts;
+        // All of it is in the body now.
+        drop(request);
+        let sent = self.client(&url).post(url).headers(headers).body(body).send();
         let first_byte = timeouts.first_byte.unwrap_or(self.limits.first_byte);
         let silence = timeouts.silence.unwrap_or(self.limits.silence);
         let patience = Patience::new(timeouts.whole);

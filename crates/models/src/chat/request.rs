@@ -123,7 +123,30 @@ pub(super) fn body(request: &ChatRequest) -> Result<Vec<u8>, ModelError> {
         stream: true,
         stream_options: StreamOptions { include_usage: true },
     };
-    serde_json::to_vec(&body).map_err(|error| ModelError::Invalid { message: error.to_string() })
+    // Room for what is large in it, which is text: a body that grows by doubling is there twice.
+    let texts = request.messages.iter().map(size).sum::<usize>();
+    let mut bytes = Vec::with_capacity(texts + texts / 8 + 64 * 1024);
+    serde_json::to_writer(&mut bytes, &body).map_err(|error| ModelError::Invalid { message: error.to_string() })?;
+    Ok(bytes)
+}
+
+/// The bytes of a message's texts.
+fn size(message: &ChatMessage) -> usize {
+    match message {
+        ChatMessage::System(text) => text.len(),
+        ChatMessage::User(contents) => contents
+            .iter()
+            .map(|content| match content {
+                UserContent::Text(text) => text.len(),
+                UserContent::Image { url, .. } | UserContent::File { url, .. } => url.len(),
+            })
+            .sum(),
+        ChatMessage::Assistant { text, reasoning, tool_calls } => {
+            let said = text.iter().chain(reasoning).map(String::len).sum::<usize>();
+            said + tool_calls.iter().map(|call| call.arguments.len()).sum::<usize>()
+        }
+        ChatMessage::Tool { content, .. } => content.len(),
+    }
 }
 
 /// The named settings, overridden by the free ones.

@@ -41,14 +41,15 @@ async fn a_request_has_the_shape_that_providers_know() {
     let paper = UserContent::File { mime: "application/pdf".into(), filename: Some("a.pdf".into()), url: paper };
     let sound = "data:audio/wav;base64,BB==".to_owned();
     let sound = UserContent::File { mime: "audio/wav".into(), filename: None, url: sound };
-    request.messages = vec![
+    request.messages = [
         ChatMessage::System("Be brief.".into()),
         ChatMessage::User(vec![UserContent::Text("go".into())]),
         ChatMessage::Assistant { text: None, reasoning: Some("use tool".into()), tool_calls },
         ChatMessage::Tool { call_id: "c1".into(), content: "1: x".into() },
         ChatMessage::User(vec![UserContent::Text("see".into()), picture, paper, sound]),
         ChatMessage::Assistant { text: Some("seen".into()), reasoning: None, tool_calls: Vec::new() },
-    ];
+    ]
+    .into();
     let debug = format!("{:?}", request.endpoint);
     assert!(!debug.contains("\"k\"") && !debug.contains("blue"), "{debug}");
     assert_eq!(all(Limits::default(), request).await, (vec![finished(FinishReason::Stop)], None));

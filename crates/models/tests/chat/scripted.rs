@@ -155,7 +155,7 @@ pub fn ask(base_url: &str) -> ChatRequest {
             timeouts: Timeouts::default(),
         },
         model: "m".into(),
-        messages: vec![ChatMessage::User(vec![UserContent::Text("go".into())])],
+        messages: [ChatMessage::User(vec![UserContent::Text("go".into())])].into(),
         tools: Vec::new(),
         tool_choice: ToolChoice::Auto,
         max_tokens: None,

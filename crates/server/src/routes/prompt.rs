@@ -13,7 +13,7 @@ use bytes::Bytes;
 use engine::{Accepted, EngineError, Prompt};
 use futures_util::{StreamExt, stream};
 use http::{StatusCode, header};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::time::Duration;
 use wire::ids::{PartId, SessionId};
@@ -91,7 +91,7 @@ pub(crate) async fn send_async(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn decode(body: Option<Value>, most_parts: usize) -> Result<Prompt, Error> {
+fn decode(mut body: Option<Value>, most_parts: usize) -> Result<Prompt, Error> {
     let body_hash = body.as_ref().map(crate::hash::hash).unwrap_or_default();
     let root = Node::root(body.as_ref());
     root.object()?;
@@ -100,12 +100,12 @@ fn decode(body: Option<Value>, most_parts: usize) -> Result<Prompt, Error> {
     if count > most_parts {
         return Err(parts.error(format!("Expected at most {most_parts} parts, got {count}")));
     }
-    let parts = parts.elements()?.map(|node| part(&node)).collect::<Result<_, Error>>()?;
+    let ids = parts.elements()?.map(|node| check(&node)).collect::<Result<Vec<_>, Error>>()?;
     let format = root.field("format");
     if format.is_some() {
         return Err(format.error("Structured output is not served yet"));
     }
-    Ok(Prompt {
+    let prompt = Prompt {
         message_id: root.field("messageID").maybe_id()?,
         agent: root.field("agent").maybe_string()?,
         model: model(&root)?,
@@ -113,11 +113,19 @@ fn decode(body: Option<Value>, most_parts: usize) -> Result<Prompt, Error> {
         no_reply: root.field("noReply").maybe_bool()?.unwrap_or_default(),
         system: root.field("system").maybe_string()?,
         tools: tools(&root.field("tools"))?,
-        parts,
+        parts: Vec::new(),
         body_hash,
         name: None,
         shell: None,
-    })
+    };
+    let Some(Value::Array(parts)) = body.as_mut().and_then(|body| body.get_mut("parts")).map(Value::take) else {
+        return Ok(prompt);
+    };
+    let taken = ids.into_iter().zip(parts).enumerate().map(|(index, (id, part))| {
+        let wrong = |error| Node::root(None).field("parts").element(index).error(error);
+        Ok((id, take(part).map_err(wrong)?))
+    });
+    Ok(Prompt { parts: taken.collect::<Result<_, Error>>()?, ..prompt })
 }
 
 pub(crate) fn model(root: &Node<'_>) -> Result<Option<UserModel>, Error> {
@@ -144,33 +152,40 @@ fn tools(tools: &Node<'_>) -> Result<Option<Map<String, Value>>, Error> {
 
 /// One part: its known fields and no others.
 pub(crate) fn part(part: &Node<'_>) -> Result<(Option<PartId>, PartKind), Error> {
-    let kind = part.field("type").raw().and_then(Value::as_str).unwrap_or_default();
-    let mut known = Map::new();
-    known.insert("type".into(), json!(kind));
-    let mut keep = |name: &str| {
-        if let Some(value) = part.field(name).raw().filter(|value| !value.is_null()) {
-            known.insert(name.to_owned(), value.clone());
-        }
-    };
+    let id = check(part)?;
+    let kind = take(part.raw().cloned().unwrap_or_default()).map_err(|error| part.error(error))?;
+    Ok((id, kind))
+}
+
+/// The fields that are kept of a part.
+fn known(kind: &str) -> &'static [&'static str] {
     match kind {
+        "text" => &["text", "synthetic", "ignored", "time", "metadata"],
+        "file" => &["mime", "url", "filename", "source"],
+        "agent" => &["name", "source"],
+        "subtask" => &["prompt", "description", "agent", "model", "command"],
+        _ => &[],
+    }
+}
+
+/// Says what is wrong with a part. Returns its id, if it has one.
+fn check(part: &Node<'_>) -> Result<Option<PartId>, Error> {
+    match part.field("type").raw().and_then(Value::as_str).unwrap_or_default() {
         "text" => {
             part.field("text").text()?;
             part.field("synthetic").maybe_bool()?;
             part.field("ignored").maybe_bool()?;
             part.field("metadata").maybe_object()?;
-            ["text", "synthetic", "ignored", "time", "metadata"].into_iter().for_each(&mut keep);
         }
         "file" => {
             part.field("mime").text()?;
             part.field("url").text()?;
             part.field("filename").maybe_text()?;
             part.field("source").maybe_object()?;
-            ["mime", "url", "filename", "source"].into_iter().for_each(&mut keep);
         }
         "agent" => {
             part.field("name").text()?;
             part.field("source").maybe_object()?;
-            ["name", "source"].into_iter().for_each(&mut keep);
         }
         "subtask" => {
             part.field("prompt").text()?;
@@ -178,19 +193,28 @@ pub(crate) fn part(part: &Node<'_>) -> Result<(Option<PartId>, PartKind), Error>
             part.field("agent").text()?;
             part.field("command").maybe_text()?;
             model(part)?;
-            ["prompt", "description", "agent", "model", "command"].into_iter().for_each(&mut keep);
         }
         _ => return Err(part.wrong(PART_TYPES)),
     }
-    let id = part.field("id").maybe_id()?;
-    let known = Value::Object(known);
-    match Node::root(Some(&known)).typed("a part") {
-        Ok(PartKind::Other(_)) if kind != "agent" && kind != "subtask" => {
-            Err(part.error(format!("Expected a part of type \"{kind}\"")))
+    part.field("id").maybe_id()
+}
+
+/// One part that was checked: its known fields and no others. Its texts are moved: they may have many megabytes.
+fn take(mut part: Value) -> Result<PartKind, String> {
+    let kind = part["type"].as_str().unwrap_or_default().to_owned();
+    let mut fields = Map::new();
+    fields.insert("type".into(), json!(kind));
+    for name in known(&kind) {
+        if let Some(value) = part.get_mut(*name).map(Value::take).filter(|value| !value.is_null()) {
+            fields.insert((*name).to_owned(), value);
         }
-        Ok(kind) => Ok((id, kind)),
-        Err(_) => Err(part.error(format!("Expected a part of type \"{kind}\""))),
     }
+    match PartKind::deserialize(Value::Object(fields)) {
+        Ok(PartKind::Other(_)) if kind != "agent" && kind != "subtask" => {}
+        Ok(kind) => return Ok(kind),
+        Err(_) => {}
+    }
+    Err(format!("Expected a part of type \"{kind}\""))
 }
 
 #[cfg(test)]
