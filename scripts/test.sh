@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
-scripts/install.sh redis-server nginx haproxy git openssl tmux nodejs npm
+scripts/install.sh redis-server nginx haproxy faketime git openssl tmux nodejs npm
 scripts/clients.sh
 
 set -x

@@ -1,16 +1,19 @@
 //! The real clients, through nginx: the SDK, `opencode run --attach`, the terminal.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use suite::figures::rounds;
 use testkit::install::Clients;
 use testkit::model::{Gate, Usage};
 use testkit::nginx::Nginx;
-use testkit::{Answer, CuttingProxy, Terminal, World, WorldSpec, eventually, transcript};
+use testkit::{Answer, CuttingProxy, Mode, Terminal, World, WorldSpec, eventually, transcript};
 
 /// The clients start slowly on a busy machine.
 const CLIENT_BOUND: Duration = Duration::from_secs(90);
 const ROUNDS: &str = "50";
+/// Soon after a cut. It is promised for 5 s, of which the terminal waits up to 4; a busy machine has some more.
+const SOON: Duration = Duration::from_secs(15);
 
 async fn play_rounds(version: &str) {
     let Some(clients) = Clients::find() else { return };
@@ -198,6 +201,126 @@ async fn a_terminal_that_is_cut_until_the_answer_has_ended_shows_it_and_rests() 
     attached.network.heal();
     attached.terminal.until_shows(CLIENT_BOUND, words(0..20).concat().trim()).await;
     attached.terminal.until(CLIENT_BOUND, "end of the spinner", at_rest).await;
+}
+
+/// Waits until the screen shows all of it, and prints how long that took.
+async fn whole_again(terminal: &Terminal, what: &str, text: &str, since: Instant, times: &mut Vec<Duration>) {
+    terminal.until_shows(CLIENT_BOUND, text).await;
+    times.push(since.elapsed());
+    println!("figure the screen is whole again after {what}: {:.1} s", since.elapsed().as_secs_f64());
+}
+
+/// The terminal waits 1, 2, 4 s before it connects again, longer with each cut of its life.
+#[tokio::test]
+async fn a_terminal_that_is_cut_again_and_again_is_whole_soon_after_each_cut() {
+    let Some(attached) = attach(WorldSpec::default()).await else { return };
+    let cuts = rounds(2).min(3);
+    let gates: Vec<Gate> = (0..=cuts).map(|_| Gate::new()).collect();
+    let mut answer = Answer::new();
+    for (part, gate) in gates.iter().enumerate() {
+        answer = answer.text_chunks(words(part * 8..part * 8 + 8), Duration::ZERO).wait(gate);
+    }
+    attached.world.model.push(answer.stop());
+    let mut control = attached.world.global_events(1).await;
+    attached.prompt("talk please");
+    attached.terminal.until_shows(CLIENT_BOUND, words(0..8).concat().trim()).await;
+    let mut times = Vec::new();
+    for cut in 1..=cuts {
+        let cut_at = Instant::now();
+        attached.network.cut_events();
+        gates[cut - 1].release();
+        let last = words(cut * 8 + 7..cut * 8 + 8).concat();
+        control.until(CLIENT_BOUND, "words that the terminal misses", |e| e.properties()["delta"] == *last).await;
+        let shown = words(0..cut * 8 + 8).concat();
+        whole_again(&attached.terminal, "a cut", shown.trim(), cut_at, &mut times).await;
+    }
+    gates[cuts].release();
+    attached.terminal.until(CLIENT_BOUND, "end of the spinner", at_rest).await;
+    assert!(times.iter().all(|time| *time < SOON), "{times:?}");
+}
+
+/// The replica that an event stream of the terminal is on.
+async fn stream_of(world: &World) -> usize {
+    for number in 0..world.replicas().len() {
+        if world.at(number).get("/metrics").await.text().contains("flotilla_event_streams 1\n") {
+            return number;
+        }
+    }
+    panic!("no replica has the terminal's stream");
+}
+
+/// Kills the replica that tells the terminal in mid-answer. `owner` says which replica runs, given that one.
+async fn kill_the_teller(what: &str, owner: impl Fn(usize) -> usize) {
+    if !Mode::is_fleet_or_skip() {
+        return;
+    }
+    let Some(mut attached) = attach(WorldSpec::default()).await else { return };
+    attached.world.model.push(Answer::say("hello yourself"));
+    attached.prompt("hello");
+    attached.terminal.until_shows(CLIENT_BOUND, "hello yourself").await;
+    attached.terminal.until(CLIENT_BOUND, "end of the spinner", at_rest).await;
+    let session = testkit::client::id_of(&attached.world.client().get("/session").await.ok()[0]);
+    let teller = stream_of(&attached.world).await;
+    let owner = owner(teller);
+    let (unseen, end) = (Gate::new(), Gate::new());
+    let begun = Answer::new().text_chunks(words(0..10), Duration::ZERO).wait(&unseen);
+    attached.world.model.push(begun.text_chunks(words(10..20), Duration::ZERO).wait(&end).stop());
+    // Whoever takes the run over is told the rest.
+    let rest = Answer::new().text_chunks(words(10..20), Duration::ZERO).wait(&end).stop();
+    attached.world.model.respond_with(move |_| rest.clone());
+    attached.world.at(owner).prompt_async(&session, "talk please").await;
+    attached.terminal.until_shows(CLIENT_BOUND, words(0..10).concat().trim()).await;
+    let killed = Instant::now();
+    attached.world.replica(teller).kill9();
+    unseen.release();
+    let mut times = Vec::new();
+    let is_whole = |screen: &str| words(0..20).iter().all(|word| screen.contains(word.trim()));
+    attached.terminal.until(CLIENT_BOUND, "all words", is_whole).await;
+    times.push(killed.elapsed());
+    println!("figure the screen is whole again after {what}: {:.1} s", times[0].as_secs_f64());
+    end.release();
+    attached.terminal.until(CLIENT_BOUND, "end of the spinner", at_rest).await;
+    assert!(times[0] < SOON, "{times:?}");
+}
+
+#[tokio::test]
+async fn a_terminal_whose_replica_is_killed_in_mid_answer_is_whole_soon() {
+    kill_the_teller("the death of the replica that tells it", |teller| (teller + 1) % 3).await;
+}
+
+#[tokio::test]
+async fn a_terminal_whose_replica_is_killed_in_mid_run_is_whole_soon() {
+    kill_the_teller("the death of the replica that tells it and runs", |teller| teller).await;
+}
+
+#[tokio::test]
+async fn opencode_run_whose_events_are_cut_in_mid_answer_prints_the_answer_once() {
+    let Some(clients) = Clients::find() else { return };
+    let world = World::start().await;
+    let nginx = world.nginx().await;
+    let network = CuttingProxy::start(nginx.port());
+    let cuts = rounds(3).min(6);
+    let gates: Vec<Gate> = (0..cuts).map(|_| Gate::new()).collect();
+    let mut answer = Answer::new();
+    for (part, gate) in gates.iter().enumerate() {
+        answer = answer.text_chunks(words(part * 8..part * 8 + 8), Duration::ZERO).wait(gate);
+    }
+    // It prints a text when it is whole. It comes back after 0.2, 0.4, 0.8 s: the answer lasts until it is there.
+    world.model.push(answer.text_chunks(words(cuts * 8..cuts * 8 + 8), Duration::from_millis(500)).stop());
+    let whole = words(0..cuts * 8 + 8).concat();
+    let url = network.url();
+    let cutting = async {
+        world.model.wait_main_requests(1, CLIENT_BOUND).await;
+        for gate in &gates {
+            gate.reached().await;
+            network.cut_events();
+            gate.release();
+        }
+    };
+    let args = ["run", "--attach", &url, "talk please"];
+    let (run, ()) = tokio::join!(clients.opencode(&args, CLIENT_BOUND), cutting);
+    assert_eq!((run.code, run.stdout.trim()), (Some(0), whole.trim()), "{run:#?}");
+    println!("figure opencode run, its events cut {cuts} times: the answer is printed once");
 }
 
 #[tokio::test]

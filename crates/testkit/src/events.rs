@@ -106,6 +106,22 @@ impl EventReader {
         self.collected().iter().filter(|event| event.kind() == "server.connected").count()
     }
 
+    /// Opens the stream after an event and waits for nothing: it may be cut before the first.
+    pub fn begin(url: &str, headers: &[(String, String)], last_id: Option<String>) -> Self {
+        let shared = Arc::new(Shared::default());
+        shared.heard.lock().unwrap().last_id.clone_from(&last_id);
+        let task = tokio::spawn(read(url.to_string(), headers.to_vec(), last_id, shared.clone()));
+        Self { shared, headers: headers.to_vec(), task, looked_at: 0 }
+    }
+
+    /// Opens the stream again after the last event that was seen, and waits for nothing.
+    pub fn resume(&mut self, url: &str) {
+        self.task.abort();
+        let last_id = self.last_id();
+        self.shared.heard.lock().unwrap().ended = None;
+        self.task = tokio::spawn(read(url.to_string(), self.headers.clone(), last_id, self.shared.clone()));
+    }
+
     /// Drops the connection, as a client that lost its network.
     pub fn cut(&mut self) {
         self.task.abort();

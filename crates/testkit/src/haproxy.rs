@@ -21,6 +21,11 @@ impl Haproxy {
     /// Renders `deploy/haproxy.cfg` for these replicas (their ports on loopback), starts HAProxy with it on a free port and
     /// waits until it accepts connections.
     pub async fn start(replica_ports: impl IntoIterator<Item = u16>) -> Self {
+        Self::start_edited(replica_ports, str::to_owned).await
+    }
+
+    /// As [`start`](Self::start), with a change of the configuration.
+    pub async fn start_edited(replica_ports: impl IntoIterator<Item = u16>, edit: impl Fn(&str) -> String) -> Self {
         let template = repository().join("deploy/haproxy.cfg");
         let template = std::fs::read_to_string(&template).expect("deploy/haproxy.cfg can be read");
         let servers: Vec<String> = replica_ports
@@ -36,7 +41,7 @@ impl Haproxy {
                 .replace("${FLOTILLA_LISTEN}", &format!("127.0.0.1:{port}"))
                 .replace("    ${FLOTILLA_SERVERS}", &servers.join("\n"));
             let file = directory.path().join("haproxy.cfg");
-            std::fs::write(&file, text).expect("the configuration can be written");
+            std::fs::write(&file, edit(&text)).expect("the configuration can be written");
             // Debian keeps it where only root's PATH leads.
             let path = std::env::var("PATH").unwrap_or_default();
             let launch = Launch::new(format!("haproxy on {port}"), "haproxy")

@@ -35,6 +35,28 @@ pub fn repository() -> PathBuf {
     here.ancestors().nth(2).expect("crates/testkit is two below the root").to_path_buf()
 }
 
+/// What starts a program whose clock goes wrong by so many seconds, while the monotonic one, and the clock of the file
+/// system, stay right: see [`crate::ReplicaSpec::wrapper`].
+///
+/// Returns nothing, and says so, where libfaketime is missing; with `CI=true` that is a failure.
+pub fn with_wrong_clock(seconds: i64) -> Option<Vec<String>> {
+    let libraries = std::fs::read_dir("/usr/lib").ok()?.flatten().map(|entry| entry.path());
+    let library = libraries.map(|path| path.join("faketime/libfaketimeMT.so.1")).find(|path| path.exists());
+    let Some(library) = library else {
+        let text = "libfaketime is missing: `make test` installs it";
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "{text}");
+        eprintln!("skipped: {text}");
+        return None;
+    };
+    let variables = [
+        format!("LD_PRELOAD={}", library.display()),
+        format!("FAKETIME={seconds:+}"),
+        "FAKETIME_DONT_FAKE_MONOTONIC=1".to_owned(),
+        "NO_FAKE_STAT=1".to_owned(),
+    ];
+    Some(std::iter::once("env".to_owned()).chain(variables).collect())
+}
+
 /// The environment in which `opencode` fetches nothing by itself.
 pub(crate) const ALONE: [(&str, &str); 5] = [
     ("OPENCODE_DISABLE_AUTOUPDATE", "1"),

@@ -33,6 +33,7 @@ pub mod shape;
 pub mod sse;
 pub mod terminal;
 pub mod transcript;
+pub mod usage;
 pub mod work_tree;
 pub mod world;
 
@@ -50,4 +51,5 @@ pub use replica::{Replica, ReplicaSpec, flotilla_binary};
 pub use sentinel::Failover;
 pub use shape::Shape;
 pub use terminal::Terminal;
+pub use usage::Usage;
 pub use world::{Mode, World, WorldSpec};

@@ -25,6 +25,11 @@ impl Nginx {
     /// Renders `deploy/nginx.conf` for these replicas (their ports on loopback), starts nginx with it on a free port and
     /// waits until it accepts connections.
     pub async fn start(replica_ports: impl IntoIterator<Item = u16>) -> Self {
+        Self::start_edited(replica_ports, str::to_owned).await
+    }
+
+    /// As [`start`](Self::start), with a change of the configuration.
+    pub async fn start_edited(replica_ports: impl IntoIterator<Item = u16>, edit: impl Fn(&str) -> String) -> Self {
         let template = repository().join("deploy/nginx.conf");
         let template = std::fs::read_to_string(&template).expect("deploy/nginx.conf can be read");
         // On one line, as the file's comment names the placeholder, too.
@@ -37,7 +42,7 @@ impl Nginx {
             let text = template
                 .replace("${FLOTILLA_LISTEN}", &format!("127.0.0.1:{port}"))
                 .replace("${FLOTILLA_SERVERS}", &servers.join(" "));
-            std::fs::write(prefix.path().join("nginx.conf"), text).expect("the configuration can be written");
+            std::fs::write(prefix.path().join("nginx.conf"), edit(&text)).expect("the configuration can be written");
             let mut process = launch(port, &prefix);
             if accepts(port, &mut process).await {
                 return Self { port, process, _prefix: prefix };

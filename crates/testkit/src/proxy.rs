@@ -26,6 +26,8 @@ struct Command {
     traffic: Traffic,
     /// Grows with each cut: a connection older than that ends.
     cuts: u64,
+    /// The same for the connections that carry a stream of events.
+    event_cuts: u64,
     /// Whether new connections are closed at once.
     refuses: bool,
     /// Whether nothing passes on connections that have subscribed to a channel of Redis.
@@ -49,7 +51,7 @@ impl CuttingProxy {
         listener.set_nonblocking(true).expect("a socket can be non-blocking");
         let address = listener.local_addr().expect("a bound socket has an address");
         let (command, commands) =
-            watch::channel(Command { traffic: Traffic::Flows, cuts: 0, refuses: false, holds_subscribers: false });
+            watch::channel(Command { traffic: Traffic::Flows, cuts: 0, event_cuts: 0, refuses: false, holds_subscribers: false });
         let budget = Arc::new(AtomicU64::new(NO_LIMIT));
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn({
@@ -80,6 +82,11 @@ impl CuttingProxy {
     /// Drops every connection that is open now, both sides.
     pub fn cut(&self) {
         self.command.send_modify(|c| c.cuts += 1);
+    }
+
+    /// Drops every connection whose newest request asks for a stream of events; the others stay.
+    pub fn cut_events(&self) {
+        self.command.send_modify(|c| c.event_cuts += 1);
     }
 
     /// Lets so many more bytes pass from the server to clients, over all connections, then drops whatever carries the
@@ -151,7 +158,8 @@ async fn connection(
     mut commands: watch::Receiver<Command>,
     budget: Arc<AtomicU64>,
 ) {
-    let born = commands.borrow().cuts;
+    let Command { cuts: born, event_cuts, .. } = *commands.borrow();
+    let mut carries_events = false;
     let Ok(server) = TcpStream::connect(target).await else { return };
     let _ = client.set_nodelay(true);
     let _ = server.set_nodelay(true);
@@ -161,7 +169,7 @@ async fn connection(
     let mut down = vec![0; 16 * 1024];
     loop {
         let command = *commands.borrow_and_update();
-        if command.cuts > born {
+        if command.cuts > born || (carries_events && command.event_cuts > event_cuts) {
             return;
         }
         if command.traffic == Traffic::HalfOpen {
@@ -179,6 +187,7 @@ async fn connection(
             read = client.read(&mut up) => match read {
                 Ok(n) if n > 0 && server.write_all(&up[..n]).await.is_ok() => {
                     has_subscribed |= up[..n].windows(9).any(|word| word == b"SUBSCRIBE");
+                    carries_events = asks_for_events(&up[..n]).unwrap_or(carries_events);
                 }
                 _ => return,
             },
@@ -193,6 +202,12 @@ async fn connection(
             },
         }
     }
+}
+
+/// Whether a request that begins here asks for a stream of events; nothing if none begins.
+fn asks_for_events(bytes: &[u8]) -> Option<bool> {
+    let is_request = [&b"GET /"[..], b"POST /", b"PATCH /", b"DELETE /"].iter().any(|head| bytes.starts_with(head));
+    is_request.then(|| bytes.starts_with(b"GET /event") || bytes.starts_with(b"GET /global/event"))
 }
 
 /// Takes up to `wanted` bytes from the budget.

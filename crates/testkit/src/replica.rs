@@ -12,6 +12,7 @@ use crate::failpoint::{Armed, Failpoint};
 pub use crate::install::flotilla_binary;
 use crate::polling::free_port;
 use crate::process::{Launch, Process};
+use crate::usage::{self, Usage};
 
 /// How long a replica may take until it says that it listens.
 const START_BOUND: Duration = Duration::from_secs(30);
@@ -78,6 +79,11 @@ impl Replica {
     /// The process id.
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// What it takes of the machine.
+    pub fn usage(&self) -> Usage {
+        usage::of(self.process.id())
     }
 
     /// What it logged so far (the newest half megabyte).
