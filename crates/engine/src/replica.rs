@@ -4,11 +4,11 @@ use crate::api::EngineError;
 use crate::engine::{Counters, Engine, Settings, blocking};
 use coordination::{Attempt, Born, Ports, ReplicaId, SessionKey, Signal, Tick, Ticked};
 use run_protocol::{BeatWatch, Liveness};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 use std::time::Duration;
 use tokio::time::Instant;
-use wire::ids::IdSource;
+use wire::ids::{IdSource, SessionId};
 use wire::tenant::Tenant;
 
 /// Leases claimed at once.
@@ -86,6 +86,17 @@ impl Replica {
         let age = self.state().liveness.age_ms(self.now_ms());
         age.is_none_or(|age| age > limit.as_millis() as u64)
     }
+}
+
+/// What a sweep finds.
+#[derive(Default)]
+struct Found {
+    /// Sessions with open work.
+    open: BTreeSet<SessionId>,
+    /// Those whose open work was aborted: the abort's replica may not have lived to tell the owner.
+    stopped: BTreeSet<SessionId>,
+    /// Those that live, with the marker of a deletion.
+    not_begun: Vec<SessionId>,
 }
 
 fn new_id(name: &str, ids: &IdSource) -> ReplicaId {
@@ -370,15 +381,16 @@ impl Engine {
         }
     }
 
-    /// Goes through the markers: what is settled is unlinked, what nobody works for becomes due.
+    /// Goes through the markers: what is settled is unlinked, what nobody works for becomes due, who works for what was
+    /// aborted is told.
     pub(crate) async fn sweep(&self) {
         if self.0.replica.awaits_owners(self.0.settings.lease_ttl) {
             return;
         }
         for tenant in self.tenants().await {
             let store = self.tenant_store(&tenant);
-            let open = blocking(move || {
-                let mut open = Vec::new();
+            let found = blocking(move || {
+                let mut found = Found::default();
                 for marker in store.markers()? {
                     let Ok(head) = store.head(&marker.session) else { continue };
                     match marker.ticket {
@@ -388,19 +400,33 @@ impl Engine {
                         None if head.state == run_protocol::HeadState::Removed => {
                             store.remove_deletion_marker(&marker.session)?;
                         }
+                        None if head.is_live() => found.not_begun.push(marker.session),
                         // A marker above what was issued is one of a prompt that was never acknowledged, or is about
                         // to be: its own committer deals with it.
                         Some(ticket) if ticket > head.issued => {}
-                        _ => open.push(marker.session),
+                        _ => {
+                            if head.stopped > head.settled {
+                                found.stopped.insert(marker.session.clone());
+                            }
+                            found.open.insert(marker.session);
+                        }
                     }
                 }
-                open.dedup();
-                Ok(open)
+                Ok(found)
             });
-            match open.await {
-                Ok(open) => {
-                    for session in open {
-                        let _ = self.0.ports.leases.ensure_due(&SessionKey::new(tenant.clone(), session)).await;
+            match found.await {
+                Ok(found) => {
+                    let key = |session| SessionKey::new(tenant.clone(), session);
+                    for session in found.open {
+                        let _ = self.0.ports.leases.ensure_due(&key(session)).await;
+                    }
+                    for session in found.stopped {
+                        let _ = self.0.ports.leases.poke(&key(session), true).await;
+                    }
+                    for session in found.not_begun {
+                        if let Err(error) = self.withdraw_deletion(&key(session)).await {
+                            tracing::warn!(%tenant, %error, "the marker of a deletion that was not begun stays");
+                        }
                     }
                 }
                 Err(error) => tracing::warn!(%tenant, %error, "the sweep could not read the markers"),

@@ -9,6 +9,7 @@ use crate::engine::{Counters, Engine, blocking};
 use crate::publish::Origin;
 use crate::replica::unavailable;
 use crate::runs::RunHandle;
+use crate::sessions::begin_deletion;
 use crate::trace;
 use crate::turn::{Next, Transcript};
 use coordination::{Attempt, Enter, Entered, LeaseKind, SessionKey};
@@ -195,7 +196,7 @@ impl Engine {
                     self.finish_deletion(&handle.key).await?;
                     return Ok(End::Over);
                 }
-                Opening::CloseAborted { upto } => run.close_aborted(upto).await?,
+                Opening::CloseAborted { upto } => run.close_aborted(head.settled, upto).await?,
                 Opening::GiveUp => {
                     let error = MessageError::unknown("The run failed again and again without completing a step.");
                     run.fail_turn(&head, error).await?;
@@ -246,7 +247,13 @@ impl Engine {
                 if !head.is_live() {
                     return Ok(Decision::Leave(None));
                 }
-                let session = at.session()?;
+                let session = match at.session() {
+                    // Its record is gone, by no request of ours: what is left of it goes, too.
+                    Err(EngineError::SessionNotFound(_)) => {
+                        return Ok(Decision::Write(vec![begin_deletion(head, at)], None));
+                    }
+                    session => session?,
+                };
                 if was_open && head.is_open() {
                     head.tries += 1;
                 }

@@ -2,7 +2,7 @@
 
 use crate::api::{EngineError, NewSession, RequestName, Scope, SessionPatch, SessionQuery};
 use crate::asks::found;
-use crate::commit::{Committer, Decision, body};
+use crate::commit::{Committer, Decision, Under, body};
 use crate::engine::{Engine, blocking};
 use crate::named::Acting;
 use crate::run::session_record;
@@ -273,15 +273,9 @@ impl Engine {
         let session = self.session(tenant, id).await?;
         let key = SessionKey::new(tenant.clone(), id.clone());
         self.head_commit(&key, Committer::Request, |head, at| {
-            // Durable before the head says so: whatever dies, the sweep finds it.
-            at.store.put_deletion_marker(at.id)?;
-            head.state = HeadState::Deleted;
-            // From here on it is listed nowhere.
-            let session = at.session()?;
-            let record = session_record(&session);
             // Whoever finishes the deletion tells of it.
-            head.extra.insert(DELETED.into(), json!(session));
-            Ok(Decision::Write(vec![Write::Remove(record)], ()))
+            head.extra.insert(DELETED.into(), json!(at.session()?));
+            Ok(Decision::Write(vec![begin_deletion(head, at)], ()))
         })
         .await?;
         self.finish_deletion_of(&key, Some(session)).await
@@ -292,6 +286,18 @@ impl Engine {
         let head = self.read_head(key).await?;
         let session = head.extra.get(DELETED).and_then(|session| serde_json::from_value(session.clone()).ok());
         self.finish_deletion_of(key, session).await
+    }
+
+    /// Removes the marker of a deletion that was never begun, since its replica died before. Under the guard: somebody may
+    /// be about to begin one.
+    pub(crate) async fn withdraw_deletion(&self, key: &SessionKey) -> Result<(), EngineError> {
+        let withdrawn = self.head_commit(key, Committer::Request, |_, at| {
+            Ok(Decision::Write(vec![Write::Remove(Record::Deletion { session: at.id.clone() })], ()))
+        });
+        match withdrawn.await {
+            Ok(_) | Err(EngineError::SessionNotFound(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     async fn finish_deletion_of(&self, key: &SessionKey, session: Option<Session>) -> Result<(), EngineError> {
@@ -361,6 +367,13 @@ impl Engine {
         let instance = self.instance(scope).await?;
         Ok(vec![serde_json::to_value(&instance.project).unwrap_or_default()])
     }
+}
+
+/// From here on the session is neither read nor listed. The marker is durable before the head says so: whatever dies, the
+/// sweep finds it.
+pub(crate) fn begin_deletion(head: &mut Head, at: &Under<'_>) -> Write {
+    head.state = HeadState::Deleted;
+    Write::Put(Record::Deletion { session: at.id.clone() }, Vec::new())
 }
 
 /// Two words for people.

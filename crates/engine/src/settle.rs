@@ -5,7 +5,7 @@ use crate::commit::{Decision, body};
 use crate::publish::Origin;
 use crate::run::{End, Known, Run, session_record};
 use crate::trace;
-use crate::turn::Transcript;
+use crate::turn::{OpenTurn, Transcript};
 use coordination::Released;
 use run_protocol::{Ending, Head, RecordVersion, Spent, TicketAnswer};
 use std::time::Duration;
@@ -128,9 +128,16 @@ impl Run {
     }
 
     /// An abort that came before this runner: what the one before it left open is closed.
-    pub(crate) async fn close_aborted(&self, upto: u64) -> Result<(), EngineError> {
+    /// A turn that had no answer yet gets one that says so, as if its runner had lived.
+    pub(crate) async fn close_aborted(&self, settled: u64, upto: u64) -> Result<(), EngineError> {
         let transcript = Transcript::load(self, upto).await?;
-        let message = transcript.close_dangling(self, Some(MessageError::aborted())).await?;
+        let error = MessageError::aborted();
+        transcript.close_dangling(self, Some(error.clone())).await?;
+        let message = match transcript.open_turn(self, settled).await? {
+            OpenTurn::Answered(message) => Some(message),
+            OpenTurn::Asked(user) => Some(transcript.fail(self, &user, &error).await?),
+            OpenTurn::Lost => None,
+        };
         self.settle_aborted(upto, message).await
     }
 

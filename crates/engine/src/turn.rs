@@ -80,6 +80,16 @@ pub(crate) enum Next {
     },
 }
 
+/// How far the prompts that are not settled have come.
+pub(crate) enum OpenTurn {
+    /// There is an answer behind the first of them: this is the newest one.
+    Answered(MessageId),
+    /// Not yet; this is the newest prompt.
+    Asked(Box<UserMessage>),
+    /// No prompt has such a ticket: it was never acknowledged.
+    Lost,
+}
+
 impl Transcript {
     /// Loads the conversation; prompts whose ticket is newer than `seen` are for the next load.
     pub(crate) async fn load(run: &Run, seen: u64) -> Result<Self, EngineError> {
@@ -108,6 +118,34 @@ impl Transcript {
         });
         let (messages, tickets) = messages.await?;
         Ok(Self { messages, tickets })
+    }
+
+    /// How far the prompts with a ticket above `settled` have come.
+    pub(crate) async fn open_turn(&self, run: &Run, settled: u64) -> Result<OpenTurn, EngineError> {
+        let (store, session) = (run.engine.tenant_store(&run.handle.key.tenant), run.handle.key.session.clone());
+        let ids: Vec<(usize, MessageId)> = self.messages.iter().enumerate().rev()
+            .filter_map(|(place, message)| Some((place, message.info.user()?.id.clone())))
+            .collect();
+        let first = blocking(move || {
+            let mut first = None;
+            for (place, message) in ids {
+                match store.read(&Record::Ticket { session: session.clone(), message })? {
+                    Some(ticket) if serde_json::from_slice(&ticket).is_ok_and(|ticket: Ticket| ticket.k > settled) => {
+                        first = Some(place);
+                    }
+                    Some(_) => break,
+                    None => {}
+                }
+            }
+            Ok(first)
+        });
+        let Some(first) = first.await? else { return Ok(OpenTurn::Lost) };
+        let answer = self.messages[first..].iter().rev().find_map(|message| message.info.assistant());
+        Ok(match (answer, self.newest_user()) {
+            (Some(answer), _) => OpenTurn::Answered(answer.id.clone()),
+            (None, Some(user)) => OpenTurn::Asked(Box::new(user.clone())),
+            (None, None) => OpenTurn::Lost,
+        })
     }
 
     /// The newest prompt.
@@ -310,15 +348,12 @@ impl Transcript {
 
     /// Closes what a former runner left open: text is kept as far as it was published, calls that had begun are recorded
     /// as interrupted and never run again, calls that had not are left to be run (without `error`) or closed (with it).
-    ///
-    /// Returns the newest assistant message after it.
     pub(crate) async fn close_dangling(
         &self,
         run: &Run,
         error: Option<MessageError>,
-    ) -> Result<Option<MessageId>, EngineError> {
+    ) -> Result<(), EngineError> {
         let now = run.engine.now_ms();
-        let newest = self.newest_assistant().map(|(message, _)| message.id.clone());
         for open in &self.messages {
             let Some(message) = open.info.assistant().filter(|message| message.time.completed.is_none()) else {
                 continue;
@@ -365,7 +400,7 @@ impl Transcript {
             }
             run.publish_record(message.id().as_str(), wire::event::message_updated(&message)).await;
         }
-        Ok(newest)
+        Ok(())
     }
 }
 

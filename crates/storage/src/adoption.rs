@@ -2,6 +2,7 @@
 
 use crate::error::{Result, StoreError};
 use crate::number;
+use crate::record::{Record, Write};
 use crate::store::TenantStore;
 use run_protocol::{Head, HeadState};
 use wire::ids::SessionId;
@@ -24,12 +25,11 @@ impl TenantStore {
             return Ok(());
         }
         // Somebody removed the session meanwhile; without a record its guard must not look alive.
-        self.put_deletion_marker(session)?;
         let guard = self.take_head(session)?;
         let mut head = guard.head().clone();
         if head.is_live() {
             head.state = HeadState::Deleted;
-            guard.commit(Vec::new(), head)?;
+            guard.commit(vec![Write::Put(Record::Deletion { session: session.clone() }, Vec::new())], head)?;
         }
         Err(StoreError::NotFound)
     }

@@ -1,12 +1,12 @@
 //! Listing sessions: what a filter and the order need of each is kept in memory, by the stamp of its file.
 
 use crate::disk::Stamp;
-use crate::error::{Result, if_there};
+use crate::error::{Result, StoreError, if_there};
 use crate::record::{name, stem};
 use crate::store::TenantStore;
 use crate::sync::lock;
 use serde::Deserialize;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use wire::ids::SessionId;
@@ -116,12 +116,14 @@ impl TenantStore {
         };
         let all = self.directory("storage/session");
         let directories: Vec<PathBuf> = projects.into_iter().map(|project| all.join(project)).collect();
+        let deleted = self.deleted()?;
         let mut found = Vec::new();
         for directory in &directories {
             let rows = lock(&self.inner.rows).get_or_insert_with(directory, Arc::default);
             let mut rows = lock(&rows);
             let bytes = rows.refresh(self, directory)?;
             let admitted = rows.rows.values().filter_map(|known| known.row.as_ref()).filter(|row| admits(row));
+            let admitted = admitted.filter(|row| !deleted.contains(&row.id));
             found.extend(admitted.map(|row| (directory, Arc::clone(row))));
             drop(rows);
             lock(&self.inner.rows).weigh(directory, bytes);
@@ -136,6 +138,19 @@ impl TenantStore {
             sessions.extend(self.read_listed(&directory.join(format!("{}.json", row.id)))?);
         }
         Ok(sessions)
+    }
+
+    /// The sessions whose deletion is durable and under way: their records may still be there.
+    fn deleted(&self) -> Result<HashSet<SessionId>> {
+        let mut deleted = HashSet::new();
+        for marker in self.markers()?.into_iter().filter(|marker| marker.ticket.is_none()) {
+            match self.head(&marker.session) {
+                Ok(head) if head.is_live() => {}
+                Ok(_) | Err(StoreError::NotFound) => drop(deleted.insert(marker.session)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(deleted)
     }
 
     fn read_listed<T: serde::de::DeserializeOwned>(&self, path: &Path) -> Result<Option<T>> {

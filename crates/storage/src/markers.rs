@@ -15,17 +15,20 @@ pub struct Marker {
     pub ticket: Option<u64>,
 }
 
-const DELETED: &str = "deleted";
+/// What a deletion's marker has in place of a ticket's number.
+pub(crate) const DELETED: &str = "deleted";
 
 impl TenantStore {
     /// Marks ticket `k` as open; durable when this returns. Comes before the ticket is given out.
     pub fn put_marker(&self, session: &SessionId, k: u64) -> Result<()> {
-        self.put_open(session, &k.to_string())
-    }
-
-    /// Marks a deletion as under way; durable when this returns.
-    pub fn put_deletion_marker(&self, session: &SessionId) -> Result<()> {
-        self.put_open(session, DELETED)
+        self.make_directories()?;
+        let path = self.open_path(session, &k.to_string());
+        match self.inner.disk.create(&path, b"") {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            result => result.at(&path)?,
+        }
+        // It may be there without being durable, so an old one is synced, too. Its contents are nothing.
+        self.inner.sync_directories(path.parent())
     }
 
     /// Removes the marker of ticket `k`. Only for a ticket that was read as settled.
@@ -45,7 +48,8 @@ impl TenantStore {
         Ok(())
     }
 
-    /// Removes the marker of a deletion. Only once the session's records are gone.
+    /// Removes the marker of a deletion (`Record::Deletion`). Only once the session's records are gone: that of a session
+    /// which lives is removed by a commit.
     pub fn remove_deletion_marker(&self, session: &SessionId) -> Result<()> {
         self.remove_open(session, DELETED)
     }
@@ -59,17 +63,6 @@ impl TenantStore {
 
     fn open_path(&self, session: &SessionId, what: &str) -> PathBuf {
         self.directory("flotilla/open").join(format!("{session}.{what}"))
-    }
-
-    fn put_open(&self, session: &SessionId, what: &str) -> Result<()> {
-        self.make_directories()?;
-        let path = self.open_path(session, what);
-        match self.inner.disk.create(&path, b"") {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            result => result.at(&path)?,
-        }
-        // It may be there without being durable, so an old one is synced, too. Its contents are nothing.
-        self.inner.sync_directories(path.parent())
     }
 
     fn remove_open(&self, session: &SessionId, what: &str) -> Result<()> {

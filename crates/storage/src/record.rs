@@ -1,6 +1,7 @@
 //! The records, and where they lie.
 
 use crate::error::{Result, StoreError};
+use crate::markers::DELETED;
 use std::path::{Path, PathBuf};
 use wire::ids::{MessageId, PartId, SessionId};
 
@@ -52,6 +53,11 @@ pub enum Record {
         /// A `per_` or `que_` identifier.
         id: String,
     },
+    /// The marker of a deletion: says, as an empty record, that the session is being deleted.
+    Deletion {
+        /// The session.
+        session: SessionId,
+    },
     /// What a project's users allowed for good.
     Approvals {
         /// The project.
@@ -100,6 +106,7 @@ impl Record {
             Self::Diff { session } => format!("storage/session_diff/{session}.json"),
             Self::Ticket { session, message } => format!("flotilla/ticket/{session}/{message}.json"),
             Self::Ask { session, id } => format!("flotilla/ask/{session}/{}.json", name(id)?),
+            Self::Deletion { session } => format!("flotilla/open/{session}.{DELETED}"),
             Self::Approvals { project } => format!("flotilla/approvals/{}.json", name(project)?),
             Self::Key { hash } | Self::Answer { hash } => {
                 let hash = name(hash)?;

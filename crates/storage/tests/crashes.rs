@@ -136,8 +136,8 @@ fn a_deletion_goes_on_where_it_was() {
         |store| {
             create(store, &id);
             change_head(store, &id, |head| prompt(&id, "m", head, 1));
-            store.put_deletion_marker(&id).unwrap();
-            change_head(store, &id, |head| (vec![], Head { state: HeadState::Deleted, ..head.clone() }));
+            let marker = Write::Put(Record::Deletion { session: id.clone() }, vec![]);
+            change_head(store, &id, |head| (vec![marker.clone()], Head { state: HeadState::Deleted, ..head.clone() }));
         },
         |store| {
             store.remove_session(&id)?;

@@ -202,11 +202,13 @@ fn markers_come_and_go() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     let (a, b) = (ses("a"), ses("b-1_x"));
+    create(&store, &b);
     for k in [1, 2, 3, 3] {
         store.put_marker(&a, k).unwrap();
     }
     store.put_marker(&b, 1).unwrap();
-    store.put_deletion_marker(&b).unwrap();
+    let deletion = Record::Deletion { session: b.clone() };
+    change_head(&store, &b, |head| (vec![Write::Put(deletion.clone(), vec![])], head.clone()));
     store.remove_markers_upto(&a, 2).unwrap();
     store.remove_marker(&a, 9).unwrap();
     std::fs::write(dir.path().join("flotilla/open/none of ours"), "").unwrap();
