@@ -5,7 +5,6 @@
 
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use std::time::Duration;
 use testkit::client::{text_of, text_prompt};
 use testkit::{Answer, BOUND, Failpoint, Mode, World, WorldSpec, eventually, transcript};
 

@@ -135,6 +135,49 @@ async fn a_request_that_is_stopped_in_mid_write_loses_no_update_of_another() {
 }
 
 #[tokio::test]
+async fn an_approval_that_is_stopped_in_mid_write_loses_no_approval_of_another() {
+    if !Mode::is_fleet_or_skip() {
+        return;
+    }
+    let config = json!({"permission": {"bash": "ask"}});
+    let mut world = World::start_with(WorldSpec { config, ..spec() }).await;
+    world.model.respond_with(|_| Answer::say("done"));
+    let mut replies = Vec::new();
+    for command in ["touch first", "mkdir second"] {
+        world.model.push(Answer::call("c1", "bash", json!({"command": command, "description": "d"})));
+        let id = world.session().await;
+        world.at(2).prompt_async(&id, "go").await;
+        let asked = eventually(BOUND, "the ask", || async {
+            let asks = world.at(2).get("/permission").await.ok();
+            asks.as_array().unwrap().iter().find(|ask| ask["sessionID"] == id.as_str()).cloned()
+        })
+        .await;
+        replies.push(format!("/permission/{}/reply", asked["id"].as_str().unwrap()));
+    }
+    let always = json!({"reply": "always"});
+    let armed = world.replica(0).stop_at(&Failpoint::before("rename", "flotilla/approvals/"));
+    let stopped = tokio::spawn({
+        let (client, path, always) = (world.at(0), replies[0].clone(), always.clone());
+        async move { client.post(&path, &always).await }
+    });
+    armed.reached(BOUND).await;
+    assert_eq!(world.at(1).post(&replies[1], &always).await.status, 200);
+    world.replica(0).cont();
+    assert_eq!(stopped.await.unwrap().status, 200, "it is done again from the beginning");
+    let mut approved = String::new();
+    for entry in std::fs::read_dir(world.data_dir().join("flotilla/approvals")).unwrap() {
+        approved += &std::fs::read_to_string(entry.unwrap().path()).unwrap();
+    }
+    for file in ["first", "second"] {
+        eventually(BOUND, "both commands to run", || async { world.file(file).exists().then_some(()) }).await;
+    }
+    let rules: Vec<Value> = serde_json::from_str(&approved).unwrap();
+    let mut patterns: Vec<&str> = rules.iter().filter_map(|rule| rule["pattern"].as_str()).collect();
+    patterns.sort_unstable();
+    assert_eq!(patterns, ["mkdir *", "touch *"]);
+}
+
+#[tokio::test]
 async fn no_update_of_many_clients_is_lost_while_lock_servers_die_and_hang() {
     if !Mode::is_fleet_or_skip() {
         return;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use suite::figures::rounds;
 use testkit::client::text_of;
 use testkit::model::Gate;
-use testkit::{Answer, BOUND, Mode, World, eventually, transcript};
+use testkit::{Answer, BOUND, Mode, World, WorldSpec, eventually, transcript};
 
 #[tokio::test]
 async fn the_run_of_a_killed_replica_goes_on_and_a_waiter_elsewhere_is_answered() {
@@ -74,6 +74,56 @@ async fn a_command_of_a_killed_replica_ends_and_is_not_run_again() {
     let told = transcript::tool_texts(&world.model.main_requests()[1].body);
     assert_eq!(told.len(), 1);
     assert!(told[0].contains("aborted") || told[0].contains("interrupted"), "the model is told: {told:?}");
+}
+
+#[tokio::test]
+async fn no_command_of_a_stopped_replica_lives_when_its_run_is_taken_over() {
+    if !Mode::is_fleet_or_skip() {
+        return;
+    }
+    let args = ["--lease-ttl", "4s", "--tick", "1010ms"].map(str::to_owned).to_vec();
+    let mut world = World::start_with(WorldSpec { args, ..WorldSpec::default() }).await;
+    let command = "while :; do date +%s%N >> trace; sleep 0.01; done";
+    for round in 0..rounds(2) {
+        let _ = std::fs::remove_file(world.file("trace"));
+        world.model.push(Answer::call("call_1", "bash", json!({"command": command, "description": "d"})));
+        world.model.push(Answer::say("going on"));
+        let id = world.session().await;
+        world.at(0).prompt_async(&id, "go").await;
+        eventually(BOUND, "the command to begin", || async { world.file("trace").exists().then_some(()) }).await;
+        // The worst moment: right before a beat, so that the last one is as old as can be.
+        let beats = |world: &mut World| world.redis().command(&["HVALS", "flotilla:1:{0}:alive"]);
+        let before = beats(&mut world);
+        eventually(BOUND, "a beat", || {
+            let now = beats(&mut world);
+            let changed = now != before;
+            async move { changed.then_some(()) }
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        world.replica(0).stop();
+        let guard = world.data_dir().join(format!("flotilla/guard/{id}/run"));
+        let taken_before = std::fs::metadata(&guard).unwrap().modified().unwrap();
+        let taken = eventually(BOUND, "the run to be taken over", || async {
+            let taken = std::fs::metadata(&guard).unwrap().modified().unwrap();
+            (taken != taken_before).then_some(taken)
+        })
+        .await;
+        let survivor = world.at(1);
+        eventually(BOUND, "the end", || async { (survivor.status(&id).await == "idle").then_some(()) }).await;
+        let trace = std::fs::read_to_string(world.file("trace")).unwrap();
+        let last: u128 = trace.lines().filter_map(|line| line.parse().ok()).max().unwrap();
+        let taken = taken.duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+        println!(
+            "figure command of a stopped replica: dead {} ms before the take-over",
+            taken.saturating_sub(last) / 1_000_000
+        );
+        assert!(last < taken, "round {round}: it lived {} ms longer", (last - taken) / 1_000_000);
+        world.replica(0).cont();
+        let woken = world.at(0);
+        let is_ready = || async { (woken.get("/readyz").await.status == 200).then_some(()) };
+        eventually(BOUND, "the woken replica to be ready", is_ready).await;
+    }
 }
 
 #[tokio::test]

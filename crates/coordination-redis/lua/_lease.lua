@@ -1,6 +1,6 @@
 -- What several operations do with a lease. `s` is "tenant/session"; `rid`, `att` and `fence` are '' where none is.
 --
--- lease hash: rid att fence kind want status abort.  Kept in step with it: the owner's `runs` set, `due` while there is
+-- lease hash: rid att fence kind want status abort former.  Kept in step with it: the owner's `runs` set, `due` while there is
 -- no owner, and `busy`, which holds the status of each lease of a tenant.
 
 local BUSY = '{"type":"busy"}'

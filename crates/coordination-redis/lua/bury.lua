@@ -8,9 +8,14 @@ if current and current ~= beat and current ~= 'x' .. beat then return { 'lives' 
 redis.call('HSET', alive(), rid, 'x' .. beat)
 
 local leases = redis.call('SRANDMEMBER', runs(rid), ARGV[3])
-for _, s in ipairs(leases) do disown(s, rid, now_ms()) end
+-- A run on trial is what the replica died of, as far as anybody can tell: the others are spared.
+local suspect = redis.call('GET', trial(rid))
+for _, s in ipairs(leases) do
+  disown(s, rid, now_ms())
+  redis.call('HSET', lease(s), 'former', suspect and suspect ~= s and 'spared' or 'failed')
+end
 if #leases > 0 then wake_all() end
 if redis.call('SCARD', runs(rid)) > 0 then return { 'more', #leases } end
 redis.call('HDEL', alive(), rid)
-redis.call('DEL', poke(rid))
+redis.call('DEL', poke(rid), trial(rid))
 return { 'done', #leases }

@@ -7,7 +7,7 @@ use coordination::{LogLimits, ReplicaId, SessionKey};
 use wire::tenant::Tenant;
 
 /// Grows when what stands under a name changes its meaning: replicas of two versions then don't see each other.
-const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 1;
 
 /// What a message of a channel carries at most; longer bodies are read from the log.
 pub const INLINE_BYTES: usize = 256 << 10;
@@ -23,6 +23,7 @@ const WAKE: &str = "wake";
 const RUNS: &str = "runs:";
 const LEASE: &str = "lease:";
 const BUSY: &str = "busy:";
+const TRIAL: &str = "trial:";
 const POKE: &str = "poke:";
 const CONTROL: &str = "ctl:";
 const LOG: &str = "log:";
@@ -35,6 +36,7 @@ const LOCK: &str = "lock:";
 #[derive(Clone, Debug)]
 pub struct Keys {
     base: String,
+    format: String,
 }
 
 impl Keys {
@@ -42,11 +44,16 @@ impl Keys {
     pub fn new(prefix: &str) -> Option<Self> {
         let known = |b: u8| b.is_ascii_alphanumeric() || b"_-.:".contains(&b);
         let fits = (1..=100).contains(&prefix.len()) && prefix.bytes().all(known);
-        fits.then(|| Self { base: format!("{prefix}:{FORMAT}:{{0}}:") })
+        fits.then(|| Self { base: format!("{prefix}:{FORMAT}:{{0}}:"), format: format!("{prefix}:format") })
     }
 
     fn name(&self, kind: &str, rest: impl std::fmt::Display) -> String {
         format!("{}{kind}{rest}", self.base)
+    }
+
+    /// The format of the names under this prefix; its own name bears none.
+    pub fn format(&self) -> &str {
+        &self.format
     }
 
     /// The mark that says whether this Redis forgot.
@@ -117,6 +124,7 @@ impl Keys {
             of("runs", RUNS),
             of("lease", LEASE),
             of("busy", BUSY),
+            of("trial", TRIAL),
             of("poke", POKE),
             of("control", CONTROL),
             of("log", LOG),

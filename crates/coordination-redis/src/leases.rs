@@ -3,7 +3,7 @@
 use crate::{Backend, entries, strange};
 use async_trait::async_trait;
 use coordination::{
-    Adopted, Attempt, Born, Enter, Entered, Entry, LeaseKind, Leases, Released, ReplicaId, Result, SessionKey,
+    Adopted, Attempt, Born, Enter, Entered, Entry, Former, LeaseKind, Leases, Released, ReplicaId, Result, SessionKey,
 };
 use run_protocol::Fence;
 use std::collections::HashMap;
@@ -59,9 +59,19 @@ impl Leases for Backend {
         }
     }
 
-    async fn hand_over(&self, key: &SessionKey, attempt: &Attempt, delay_ms: u64) -> Result<()> {
+    async fn hand_over(&self, key: &SessionKey, attempt: &Attempt, delay_ms: u64, failed: bool) -> Result<()> {
         let mut script = self.scripts.hand_over.key(self.keys.lease(key));
-        self.link.invoke(script.arg(key.to_string()).arg(&attempt.0).arg(delay_ms)).await
+        self.link.invoke(script.arg(key.to_string()).arg(&attempt.0).arg(delay_ms).arg(failed)).await
+    }
+
+    async fn former(&self, key: &SessionKey) -> Result<Former> {
+        let former: Option<String> =
+            self.link.query(redis::cmd("HGET").arg(self.keys.lease(key)).arg("former")).await?;
+        Ok(match former.as_deref() {
+            Some("spared") => Former::Spared,
+            Some("handed over") => Former::HandedOver,
+            _ => Former::Failed,
+        })
     }
 
     async fn adopt(&self, key: &SessionKey, replica: &ReplicaId, attempt: &Attempt, fence: Fence) -> Result<Adopted> {
@@ -87,9 +97,9 @@ impl Leases for Backend {
         claimed.collect()
     }
 
-    async fn ensure_due(&self, key: &SessionKey) -> Result<()> {
+    async fn ensure_due(&self, key: &SessionKey, born: &Born) -> Result<()> {
         let mut script = self.scripts.ensure_due.key(self.keys.lease(key));
-        self.link.invoke(script.arg(key.to_string())).await
+        self.link.invoke(script.arg(key.to_string()).arg(&born.0)).await
     }
 
     async fn poke(&self, key: &SessionKey, abort: bool) -> Result<()> {

@@ -22,6 +22,11 @@ impl Registry for Backend {
         self.link.invoke(script.arg(&replica.0).arg(&proposal.0)).await.map(Born)
     }
 
+    async fn set_trial(&self, replica: &ReplicaId, run: Option<&SessionKey>) -> Result<()> {
+        let mut script = self.scripts.set_trial.key(self.keys.alive());
+        self.link.invoke(script.arg(&replica.0).arg(run.map(SessionKey::to_string).unwrap_or_default())).await
+    }
+
     async fn tick(&self, tick: &Tick) -> Result<Ticked> {
         let mut script = self.scripts.tick.key(self.keys.alive());
         script.arg(&tick.replica.0).arg(&tick.born.0).arg(self.random()).arg(tick.acknowledged.len());
@@ -31,7 +36,7 @@ impl Registry for Backend {
         for tenant in &tick.watched {
             script.arg(tenant.as_str());
         }
-        let answer: Vec<Value> = self.link.invoke(&script).await?;
+        let answer: Vec<Value> = self.beats().invoke(&script).await?;
         let mut answer = answer.into_iter();
         match next::<String>(&mut answer)?.as_str() {
             "reborn" => Ok(Ticked::Reborn(Born(next(&mut answer)?))),

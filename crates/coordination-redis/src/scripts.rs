@@ -44,6 +44,7 @@ scripts!(
     poke,
     publish,
     release,
+    set_trial,
     tick,
     unlock,
     extend_lock,

@@ -3,13 +3,13 @@
 use crate::address::Address;
 use crate::channels::Channels;
 use crate::connection::{Link, LinkSettings};
-use crate::keys::Keys;
+use crate::keys::{FORMAT, Keys};
 use crate::locks::RedisLocks;
 use crate::scripts::Scripts;
 use crate::server::Server;
 use crate::{Backend, RedisSettings};
 use coordination::{CoordinationError, Ports};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Why the Redis backend did not start.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,16 @@ pub enum StartError {
     /// The server is too old.
     #[error("Redis {0} is too old: 6.2 or newer is needed")]
     TooOld(String),
+    /// A later version uses this Redis under this prefix: replicas of the two would not see each other.
+    #[error(
+        "format {found} is in use in this Redis under this prefix, and this version knows {known}: start a newer one"
+    )]
+    NewerFormat {
+        /// The format that was found.
+        found: u32,
+        /// The newest that this version knows.
+        known: u32,
+    },
     /// The server may drop keys when its memory is full, among them leases.
     #[error("Redis evicts keys when its memory is full (maxmemory-policy {0}): it must be noeviction")]
     Evicts(String),
@@ -71,7 +81,7 @@ impl RedisPorts {
         let unreachable = |reason: String| StartError::Unreachable { address: address.clone(), reason };
         let main = Server::find(main, &link_settings).await.map_err(|error| unreachable(error.to_string()))?;
         let link = Link::open(main.clone(), scripts.clone(), link_settings.clone());
-        check(&link).await.map_err(|problem| match problem {
+        check(&link, &keys).await.map_err(|problem| match problem {
             Problem::Start(error) => error,
             Problem::Silent(CoordinationError::Unavailable(reason)) => unreachable(reason),
             Problem::Silent(error) => unreachable(error.to_string()),
@@ -93,8 +103,17 @@ impl RedisPorts {
             masters.into_iter().map(|master| Link::open(master, scripts.clone(), settings.clone())).collect()
         };
         let locks = RedisLocks::new(locks, keys.clone(), scripts.clone(), settings.lock_ttl, settings.entropy.clone());
+        let beat_settings = (main.clone(), link_settings.clone());
         let channels = Channels::open(main, &link_settings);
-        let backend = Arc::new(Backend { link, channels, keys, scripts, entropy: settings.entropy });
+        let backend = Arc::new(Backend {
+            link,
+            beats: OnceLock::new(),
+            beat_settings,
+            channels,
+            keys,
+            scripts,
+            entropy: settings.entropy,
+        });
         Ok(Ports { leases: backend.clone(), registry: backend.clone(), events: backend, locks: Arc::new(locks) })
     }
 }
@@ -106,12 +125,18 @@ enum Problem {
 }
 
 /// Looks whether the server will do. `INFO` tells all of it, also where `CONFIG` is forbidden.
-async fn check(link: &Link) -> Result<(), Problem> {
+async fn check(link: &Link, keys: &Keys) -> Result<(), Problem> {
     let info: String = link.query(&redis::cmd("INFO")).await.map_err(Problem::Silent)?;
     let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
     let version = field("redis_version").unwrap_or("of unknown version");
     if !is_new_enough(version) {
         return Err(Problem::Start(StartError::TooOld(version.to_owned())));
+    }
+    let claim = redis::cmd("SET").arg(keys.format()).arg(FORMAT).arg("NX").to_owned();
+    link.query::<Option<String>>(&claim).await.map_err(Problem::Silent)?;
+    let found: u32 = link.query(redis::cmd("GET").arg(keys.format())).await.map_err(Problem::Silent)?;
+    if found > FORMAT {
+        return Err(Problem::Start(StartError::NewerFormat { found, known: FORMAT }));
     }
     match field("maxmemory_policy") {
         Some("noeviction") => {}

@@ -105,7 +105,8 @@ impl Side {
             let mut owned = self.ports.registry.owned(&replica(number)).await.unwrap();
             owned.sort();
             let held = self.ports.leases.attempt_of(&session(number)).await.unwrap().is_some();
-            seen.push((owned, held));
+            let former = self.ports.leases.former(&session(number)).await.unwrap();
+            seen.push((owned, held, former));
         }
         format!("{answer} {statuses:?} {seen:?}")
     }
@@ -127,7 +128,9 @@ impl Side {
             }
             What::Begin => format!("{}", leases.begin(&s, &by, Fence(number), &said).await.unwrap()),
             What::Release => format!("{:?}", leases.release(&s, &by, number, &said).await.unwrap()),
-            What::HandOver => format!("{:?}", leases.hand_over(&s, &by, u64::from(flag) * 600_000).await.unwrap()),
+            What::HandOver => {
+                format!("{:?}", leases.hand_over(&s, &by, u64::from(flag) * 600_000, flag).await.unwrap())
+            }
             What::Adopt => format!("{:?}", leases.adopt(&s, &who_id, &by, Fence(number)).await.unwrap()),
             What::Claim => {
                 // All that is due, since two leases that are due in the same millisecond have no order.
@@ -140,7 +143,7 @@ impl Side {
                 self.claimed.extend(claimed.into_iter().map(|(s, attempt)| (index(s), attempt)));
                 format!("{sessions:?}")
             }
-            What::EnsureDue => format!("{:?}", leases.ensure_due(&s).await.unwrap()),
+            What::EnsureDue => format!("{:?}", leases.ensure_due(&s, &born).await.unwrap()),
             What::Poke => format!("{:?}", leases.poke(&s, flag).await.unwrap()),
             What::Forget => format!("{:?}", leases.forget(&s).await.unwrap()),
             What::AppendIfIdle => format!("{:?}", leases.append_if_idle(&s, &said).await.unwrap()),

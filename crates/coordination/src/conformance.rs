@@ -171,6 +171,7 @@ macro_rules! conformance_tests {
             an_ownerless_lease_is_not_poked
             burial_needs_the_beat_that_was_seen
             the_buried_learn_it
+            burial_spares_the_neighbours_of_a_run_on_trial
             burial_frees_every_lease
             everybody_is_woken
             forgetting_everything_is_noticed

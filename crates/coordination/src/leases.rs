@@ -71,6 +71,18 @@ pub enum Adopted {
     Lost,
 }
 
+/// How an attempt ended that did not give its lease back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Former {
+    /// It failed, or its replica was buried.
+    #[default]
+    Failed,
+    /// Its replica was buried while another run was on trial there.
+    Spared,
+    /// It was handed over.
+    HandedOver,
+}
+
 /// The leases of all sessions.
 #[async_trait]
 pub trait Leases: Send + Sync {
@@ -87,9 +99,12 @@ pub trait Leases: Send + Sync {
     /// Gives the lease back if nothing newer than `seen` wants work; the events are appended in the same step.
     async fn release(&self, key: &SessionKey, attempt: &Attempt, seen: u64, events: &[Entry]) -> Result<Released>;
 
-    /// Gives the lease away: ownerless, due at once or after `delay_ms`, status kept; everybody is woken.
-    /// Does nothing if the lease is no longer this attempt's.
-    async fn hand_over(&self, key: &SessionKey, attempt: &Attempt, delay_ms: u64) -> Result<()>;
+    /// Gives the lease away: ownerless, due at once or after `delay_ms`, status kept; everybody is woken. `failed`: so did
+    /// the attempt. Does nothing if the lease is no longer this attempt's.
+    async fn hand_over(&self, key: &SessionKey, attempt: &Attempt, delay_ms: u64, failed: bool) -> Result<()>;
+
+    /// How the attempt before the one that has the lease ended. What nothing is known of failed.
+    async fn former(&self, key: &SessionKey) -> Result<Former>;
 
     /// Takes the own lease back after a burial or a rebirth: works if it is missing, or ownerless with the same fence.
     /// A lease that bears the attempt still becomes this replica's, whatever the replica was called before.
@@ -100,8 +115,9 @@ pub trait Leases: Send + Sync {
     async fn claim(&self, replica: &ReplicaId, born: &Born, attempts: &[Attempt])
     -> Result<Vec<(SessionKey, Attempt)>>;
 
-    /// Makes sure that somebody will take the session up: where no lease exists, an ownerless one that is due.
-    async fn ensure_due(&self, key: &SessionKey) -> Result<()>;
+    /// Makes sure that somebody will take the session up: where no lease exists, an ownerless one that is due. Does nothing
+    /// where the backend bears another mark: owners that live take their leases back first.
+    async fn ensure_due(&self, key: &SessionKey, born: &Born) -> Result<()>;
 
     /// Tells the owner to look at the store. With `abort`, raises the lease's abort flag, too. Without an owner it does
     /// nothing but raise the flag.

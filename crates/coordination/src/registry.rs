@@ -57,7 +57,12 @@ pub trait Registry: Send + Sync {
     /// Enters the fleet. `proposal` becomes the backend's mark if it has none; returns the mark it bears.
     async fn join(&self, replica: &ReplicaId, proposal: &Born) -> Result<Born>;
 
-    /// Beats, and learns what there is to learn. One round trip.
+    /// Notes which run of a replica is on trial, none if nothing is: should the replica be buried, all the others are
+    /// spared.
+    async fn set_trial(&self, replica: &ReplicaId, run: Option<&SessionKey>) -> Result<()>;
+
+    /// Beats, and learns what there is to learn. One round trip, over a connection of its own, which is driven by the
+    /// runtime of the first caller: nothing else is in its way.
     async fn tick(&self, tick: &Tick) -> Result<Ticked>;
 
     /// Declares a replica dead if its beat is still the one that was seen: its leases become ownerless and due.

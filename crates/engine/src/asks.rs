@@ -8,7 +8,7 @@ use crate::run::Run;
 use crate::step::Scene;
 use coordination::SessionKey;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::time::Duration;
 use storage::{Record, StoreError, TenantStore, Write};
 use tools::ToolError;
@@ -17,6 +17,9 @@ use wire::ids::{PermissionId, QuestionId, SessionId};
 use wire::permission::{Action, CallRef, PermissionRequest, Reply, Rule};
 use wire::question::QuestionRequest;
 use wire::tenant::Tenant;
+
+/// How often an approval is written again when another holder got between; the lock keeps them apart.
+const APPROVALS: usize = 20;
 
 /// What a run waits for, as it is stored.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +34,9 @@ pub(crate) struct StoredAsk {
     /// None while it is open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     answer: Option<Answer>,
+    /// Fields that a later version added.
+    #[serde(flatten)]
+    extra: wire::Extra,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -216,7 +222,8 @@ async fn raise(run: &Run, about: About, call: CallRef) -> Result<Option<Answer>,
     let ask = match mine {
         Some(ask) => ask,
         None => {
-            let ask = StoredAsk { at: run.engine.now_ms(), about, call: Some(call), answer: None };
+            let ask =
+                StoredAsk { at: run.engine.now_ms(), about, call: Some(call), answer: None, extra: wire::Extra::new() };
             run.commit(vec![Write::PutNew(ask.record(), body(&ask)?)]).await?;
             run.publish(ask.raised_event()).await;
             ask
@@ -325,16 +332,12 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let unknown = || EngineError::PermissionNotFound(id.to_string());
         let key = SessionKey::new(tenant.clone(), acting.session);
-        let project_lock = format!("approvals/{tenant}");
+        // Taken before the session's own, by everybody: no two wait for each other.
         let _approving = match reply {
-            Reply::Always => Some(
-                self.0
-                    .ports
-                    .locks
-                    .lock(&project_lock, Duration::from_secs(4))
-                    .await
-                    .map_err(crate::replica::unavailable)?,
-            ),
+            Reply::Always => {
+                let project = self.session(tenant, &key.session).await?.project_id;
+                Some(self.lock_record(&format!("approvals/{tenant}/{project}")).await?)
+            }
             Reply::Once | Reply::Reject => None,
         };
         let wanted = id.to_string();
@@ -355,15 +358,8 @@ impl Engine {
                 let mut writes = Vec::new();
                 let mut approved = approvals(at.store, &session.project_id)?;
                 if reply == Reply::Always {
-                    let permission = asked.permission.clone();
-                    approved.extend(asked.always.iter().map(|pattern| Rule {
-                        permission: permission.clone(),
-                        pattern: pattern.clone(),
-                        action: Action::Allow,
-                    }));
                     // Lands before the answer: whoever sees the answer sees the approval.
-                    let record = Record::Approvals { project: session.project_id.clone() };
-                    writes.push(Write::Put(record, body(&approved)?));
+                    approved = approve(at.store, &session.project_id, asked)?;
                 }
                 let mut answered = Vec::new();
                 for ask in &open {
@@ -475,6 +471,37 @@ impl Engine {
             tracing::info!(session = %key.session, %error, "the owner was not told");
         }
     }
+}
+
+/// Adds what a request asked to be allowed for good to its project's approvals, under their guard. Done again, it adds
+/// nothing. Returns them all.
+fn approve(store: &TenantStore, project: &str, asked: &PermissionRequest) -> Result<Vec<Rule>, EngineError> {
+    let record = Record::Approvals { project: project.to_owned() };
+    for _ in 0..APPROVALS {
+        let guard = match store.take_shared(&record) {
+            Err(StoreError::Contended { .. }) => continue,
+            guard => guard?,
+        };
+        let stored = guard.read()?;
+        // As values: what a later version added to a rule stays.
+        let mut all: Vec<Value> = match stored {
+            Some(body) => serde_json::from_slice(&body).map_err(|error| EngineError::Store(error.to_string()))?,
+            None => Vec::new(),
+        };
+        let mut approved: Vec<Rule> = all.iter().filter_map(|rule| serde_json::from_value(rule.clone()).ok()).collect();
+        for pattern in &asked.always {
+            let rule = Rule { permission: asked.permission.clone(), pattern: pattern.clone(), action: Action::Allow };
+            if !approved.contains(&rule) {
+                all.push(json!(rule));
+                approved.push(rule);
+            }
+        }
+        match guard.commit(body(&all)?) {
+            Err(StoreError::Fenced) => {}
+            written => return Ok(written.map(|()| approved)?),
+        }
+    }
+    Err(EngineError::Unavailable("the approvals of the project are contended".into()))
 }
 
 fn is_allowed(request: &PermissionRequest, approved: &[Rule]) -> bool {

@@ -42,6 +42,7 @@ impl ByUser<'_> {
                 attempt: REQUEST.into(),
                 ..sandbox::Identity::default()
             },
+            lifeline: engine.0.replica.lifeline(),
             cancel: CancellationToken::new(),
             host: Arc::new(UserHost { engine: engine.clone(), rules: self.rules.clone() }),
             skills: Arc::default(),

@@ -16,6 +16,7 @@ use std::time::Duration;
 use storage::{Record, Write};
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 use tools::{Ask, Call, Host, Instructions, Output, Resolved, Task, Tool, ToolError, ToolSettings};
 use tracing::Instrument;
@@ -26,6 +27,8 @@ use wire::session::Todo;
 
 /// How often the lock on a file is prolonged; well below the time that a lock holds by itself.
 const EXTEND_EVERY: Duration = Duration::from_millis(500);
+/// How often calls are looked at that may only wait.
+const LOOK: Duration = Duration::from_millis(500);
 /// So many equal calls in a row within one message are a loop.
 const LOOP: usize = 3;
 
@@ -140,6 +143,7 @@ fn spawn(
         message,
         call_id,
         identity: run.identity(),
+        lifeline: run.engine.0.replica.lifeline(),
         cancel: stop.token.clone(),
         host: host.clone(),
         skills: scene.instance.skills.clone(),
@@ -242,11 +246,12 @@ impl Calls {
         Ok(self.ended.clone())
     }
 
-    /// Completes once nothing of these calls has begun and all of them wait, for a permission or for their turn. A hint: one
-    /// may begin right afterwards. Looks twice a second.
-    pub(crate) fn only_wait(&self) -> impl Future<Output = ()> + use<> {
+    /// Completes once nothing of these calls is under way and all of them have waited for so long, for a permission or for
+    /// their turn. A hint: one may begin right afterwards. Looks twice a second.
+    pub(crate) fn only_wait(&self, at_least: Duration) -> impl Future<Output = ()> + use<> {
         let parts = self.parts.clone();
         async move {
+            let mut since = Instant::now();
             loop {
                 let (mut waiting, mut at_work) = (0, 0);
                 for part in &parts {
@@ -257,10 +262,12 @@ impl Calls {
                         at_work += 1;
                     }
                 }
-                if waiting > 0 && at_work == 0 {
+                if waiting == 0 || at_work > 0 {
+                    since = Instant::now() + LOOK;
+                } else if since.elapsed() >= at_least {
                     return;
                 }
-                tokio::time::sleep(Duration::from_millis(500)).await;
+                tokio::time::sleep(LOOK).await;
             }
         }
     }

@@ -1,11 +1,13 @@
 //! Read-modify-writes under the head guard, with the Redlock around them.
 
 use crate::api::EngineError;
+use crate::asks::found;
 use crate::engine::{Engine, blocking};
-use coordination::{CoordinationError, SessionKey};
-use run_protocol::{Fence, Head, HeadState};
+use coordination::{CoordinationError, LockGuard, SessionKey};
+use run_protocol::{Fence, Head, HeadState, Patience};
 use std::time::Duration;
-use storage::{StoreError, TenantStore, Write};
+use storage::{Look, StoreError, TenantStore, Write};
+use tokio::time::Instant;
 use tracing::Instrument;
 use wire::ids::SessionId;
 use wire::session::Session;
@@ -81,23 +83,53 @@ impl Engine {
         };
         let decide = std::sync::Arc::new(decide);
         let mut last = None;
+        let mut patience = Patience::new(self.0.ids.bits());
         for attempt in 0..TRIES {
+            let number = match &lock {
+                Some(_) => None,
+                None => self.stands_still(key, &mut patience).await?,
+            };
             let (store, session, decide) = (self.tenant_store(&key.tenant), key.session.clone(), decide.clone());
-            let outcome = blocking(move || Ok(once(&store, &session, committer, decide.as_ref()))).await?;
+            let outcome = blocking(move || Ok(once(&store, &session, number, committer, decide.as_ref()))).await?;
             match outcome {
                 Ok(done) => return Ok(done),
                 Err(Failed::Engine(error)) => return Err(error),
                 Err(Failed::Again(error)) => last = Some(error),
             }
-            if let Some(lock) = &lock {
-                lock.extend();
+            match &lock {
+                // The rare end of a holder that slept past the lock.
+                Some(lock) => {
+                    lock.extend();
+                    let spread = 2_u64 << attempt.min(6);
+                    tokio::time::sleep(Duration::from_millis(self.0.ids.bits() % spread)).await;
+                }
+                None => patience.was_fenced(),
             }
-            // Without the lock, contenders spread out by themselves; with it this is the rare end of a deposed holder.
-            let spread = 2_u64 << attempt.min(6);
-            let wait = self.0.ids.bits() % spread + if lock.is_some() { 0 } else { 20 };
-            tokio::time::sleep(Duration::from_millis(wait)).await;
         }
         Err(EngineError::Unavailable(last.map_or_else(|| "the session is contended".into(), |error| error.to_string())))
+    }
+
+    /// The lock around a record outside any session. Errors: `Unavailable`.
+    pub(crate) async fn lock_record(&self, name: &str) -> Result<Box<dyn LockGuard>, EngineError> {
+        let lock = self.0.ports.locks.lock(name, PATIENCE).instrument(crate::trace::lock(name));
+        lock.await.map_err(|error| EngineError::Unavailable(error.to_string()))
+    }
+
+    /// Without the lock: waits until the head guard may be taken. Returns the number to take it from; none for a session
+    /// that has no guard yet.
+    async fn stands_still(&self, key: &SessionKey, patience: &mut Patience) -> Result<Option<u64>, EngineError> {
+        let began = Instant::now();
+        loop {
+            let (store, session) = (self.tenant_store(&key.tenant), key.session.clone());
+            let look = blocking(move || found(store.look_head(&session))).await?;
+            let Some(Look { number, empty }) = look else { return Ok(None) };
+            // Somebody who is always at work is deposed in the end.
+            let waited = began.elapsed();
+            if patience.may_take(number, empty, waited.as_millis() as u64) || waited > PATIENCE {
+                return Ok(Some(number));
+            }
+            tokio::time::sleep(Duration::from_millis(patience.pause_ms())).await;
+        }
     }
 }
 
@@ -109,6 +141,7 @@ enum Failed {
 fn once<T>(
     store: &TenantStore,
     session: &SessionId,
+    number: Option<u64>,
     committer: Committer,
     decide: &Decide<T>,
 ) -> Result<(Head, T), Failed> {
@@ -117,7 +150,11 @@ fn once<T>(
         StoreError::NotFound => Failed::Engine(EngineError::SessionNotFound(session.clone())),
         other => Failed::Engine(other.into()),
     };
-    let guard = store.take_head(session).map_err(refuse)?;
+    let taken = match number {
+        Some(number) => store.take_head_at(session, number),
+        None => store.take_head(session),
+    };
+    let guard = taken.map_err(refuse)?;
     let mut head = guard.head().clone();
     match committer {
         Committer::Request | Committer::Neighbour if head.state != HeadState::Live => {

@@ -88,6 +88,8 @@ pub(crate) struct Inner {
     pub leaving: CancellationToken,
     /// Cancelled when the replica goes away: whatever still runs stops writing.
     pub stopped: CancellationToken,
+    /// Cancelled when the beat has left the fleet.
+    pub left: CancellationToken,
     pub tasks: TaskTracker,
 }
 
@@ -165,6 +167,7 @@ impl Engine {
             draining: CancellationToken::new(),
             leaving: CancellationToken::new(),
             stopped: CancellationToken::new(),
+            left: CancellationToken::new(),
             tasks: TaskTracker::new(),
             ports,
             store,
@@ -175,7 +178,7 @@ impl Engine {
             settings,
             replica,
         }));
-        engine.spawn_replica_tasks();
+        engine.start_replica()?;
         Ok(engine)
     }
 

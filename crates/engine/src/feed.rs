@@ -197,9 +197,9 @@ impl Engine {
     }
 
     /// The tenants whose log this replica follows, with the newest cursor that it has read.
-    pub(crate) async fn followed(&self) -> Vec<(Tenant, Option<Cursor>)> {
-        let feeds = self.0.feeds.0.lock().await;
-        feeds.iter().map(|(tenant, feed)| (tenant.clone(), feed.newest())).collect()
+    pub(crate) fn followed(&self) -> Option<Vec<(Tenant, Option<Cursor>)>> {
+        let feeds = self.0.feeds.0.try_lock().ok()?;
+        Some(feeds.iter().map(|(tenant, feed)| (tenant.clone(), feed.newest())).collect())
     }
 
     /// Reads a log on whose newest cursor, by the tick, is another than what came over the subscription.

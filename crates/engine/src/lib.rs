@@ -7,6 +7,7 @@ mod api;
 mod aside;
 mod asks;
 mod attachments;
+mod beat;
 mod by_user;
 mod call;
 mod child;
@@ -36,6 +37,7 @@ mod time;
 mod title;
 mod todos;
 mod trace;
+mod trial;
 mod turn;
 
 pub use api::*;

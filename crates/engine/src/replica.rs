@@ -1,18 +1,21 @@
 //! This replica in the fleet: beats, burial of the silent, claims, the sweep, the drain.
 
 use crate::api::EngineError;
+use crate::beat::Heard;
 use crate::engine::{Counters, Engine, Settings, blocking};
-use coordination::{Attempt, Born, Ports, ReplicaId, SessionKey, Signal, Tick, Ticked};
-use run_protocol::{BeatWatch, Liveness};
+use coordination::{Adopted, Attempt, Born, Ports, ReplicaId, SessionKey, Signal, Tick};
+use run_protocol::{Fence, Liveness};
+use sandbox::Lifeline;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use wire::ids::{IdSource, SessionId};
 use wire::tenant::Tenant;
 
-/// Leases claimed at once.
-const CLAIM: usize = 32;
+/// Runs that may be about to begin at once: as many leases are claimed.
+const ENTERING: usize = 32;
 /// How often one replica looks through all markers.
 const SWEEP: Duration = Duration::from_secs(60);
 /// How often one replica removes what was kept for long enough.
@@ -22,6 +25,9 @@ pub(crate) struct Replica {
     name: String,
     publisher: ReplicaId,
     started: Instant,
+    /// How much longer than ownership can be proven a command may live: enough to be stopped in order before.
+    grace: Duration,
+    lifeline: Lifeline,
     state: Mutex<State>,
 }
 
@@ -29,6 +35,8 @@ struct State {
     id: ReplicaId,
     born: Born,
     liveness: Liveness,
+    /// True while it joins under a new name or mark: until what it runs is adopted, no answered tick proves anything.
+    joins_again: bool,
     acknowledged: Vec<(SessionKey, u64)>,
     /// When this replica saw that coordination had forgotten everything.
     reborn: Option<Instant>,
@@ -45,8 +53,61 @@ impl Replica {
         let margin = settings.lease_ttl / 5;
         let mut liveness = Liveness::new(settings.lease_ttl.as_millis() as u64, margin.as_millis() as u64);
         liveness.answered(0);
-        let state = State { id: id.clone(), born, liveness, acknowledged: Vec::new(), reborn: None, incarnation: 0 };
-        Ok(Self { name: settings.name.clone(), publisher: id, started, state: Mutex::new(state) })
+        let state = State {
+            id: id.clone(),
+            born,
+            liveness,
+            joins_again: false,
+            acknowledged: Vec::new(),
+            reborn: None,
+            incarnation: 0,
+        };
+        let grace = settings.lease_ttl / 10;
+        let lifeline = Lifeline::new((started + settings.lease_ttl - margin + grace).into_std());
+        Ok(Self { name: settings.name.clone(), publisher: id, started, grace, lifeline, state: Mutex::new(state) })
+    }
+
+    /// The next beat to send; none while this replica joins again.
+    pub(crate) fn next_tick(&self) -> Option<Tick> {
+        let mut state = self.state();
+        (!state.joins_again).then(|| Tick {
+            replica: state.id.clone(),
+            born: state.born.clone(),
+            acknowledged: std::mem::take(&mut state.acknowledged),
+            watched: Vec::new(),
+        })
+    }
+
+    /// A beat that was sent then was answered: ownership is proven anew.
+    pub(crate) fn answered(&self, sent_ms: u64) {
+        let now = self.now_ms();
+        let left = {
+            let mut state = self.state();
+            state.liveness.answered(sent_ms);
+            state.liveness.left_ms(now)
+        };
+        let until = self.started + Duration::from_millis(now + left) + self.grace;
+        self.lifeline.move_on(until.into_std());
+    }
+
+    pub(crate) fn joins_again(&self, joins: bool) {
+        self.state().joins_again = joins;
+    }
+
+    /// Until when commands of this replica may live.
+    pub(crate) fn lifeline(&self) -> Lifeline {
+        self.lifeline.clone()
+    }
+
+    /// Waits until ownership can no longer be proven.
+    pub(crate) async fn freezes(&self) {
+        loop {
+            let left = self.state().liveness.left_ms(self.now_ms());
+            if left == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(left)).await;
+        }
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -66,7 +127,8 @@ impl Replica {
         self.state().born.clone()
     }
 
-    fn now_ms(&self) -> u64 {
+    /// Milliseconds of this replica's own monotonic clock.
+    pub(crate) fn now_ms(&self) -> u64 {
         self.started.elapsed().as_millis() as u64
     }
 
@@ -112,65 +174,52 @@ impl Engine {
         Attempt(format!("{:016x}{:016x}", self.0.ids.bits(), self.0.ids.bits()))
     }
 
-    pub(crate) fn spawn_replica_tasks(&self) {
-        self.0.tasks.spawn(self.clone().beat());
+    /// Starts the beat and the tasks that work for this replica as a whole.
+    pub(crate) fn start_replica(&self) -> Result<(), EngineError> {
+        let heard = self.start_beat();
+        let heard = heard.map_err(|error| EngineError::Unavailable(format!("the beat cannot begin: {error}")))?;
+        self.0.tasks.spawn(self.clone().steward(heard));
+        self.0.tasks.spawn(self.clone().claims());
         self.0.tasks.spawn(self.clone().listen());
         self.0.tasks.spawn(self.clone().sweep_at_start());
+        Ok(())
     }
 
-    /// The task `beat`; it ends with the replica.
-    async fn beat(self) {
-        let mut watch = BeatWatch::new(self.0.settings.lease_ttl.as_millis() as u64);
-        let mut ticks = tokio::time::interval(self.0.settings.tick);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    /// The task `steward`: deals with what the beat heard; it ends with the replica.
+    async fn steward(self, mut heard: mpsc::Receiver<Heard>) {
         let (mut swept, mut tidied) = (Instant::now(), Instant::now());
         let mut behind: HashMap<Tenant, u32> = HashMap::new();
         loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
+            let news = tokio::select! {
+                news = heard.recv() => match news {
+                    Some(news) => news,
+                    None => return,
+                },
                 () = self.0.stopped.cancelled() => return,
-            }
-            let followed = self.followed().await;
-            let (tick, sent) = {
-                let mut state = self.0.replica.state();
-                let tick = Tick {
-                    replica: state.id.clone(),
-                    born: state.born.clone(),
-                    acknowledged: std::mem::take(&mut state.acknowledged),
-                    watched: followed.iter().map(|(tenant, _)| tenant.clone()).collect(),
-                };
-                (tick, self.0.replica.now_ms())
             };
-            match self.0.ports.registry.tick(&tick).await {
-                Err(error) => {
-                    tracing::warn!(%error, "the beat was not answered");
-                    // A gap in the own watching: the silence of others proves nothing any more.
-                    watch.reset();
-                    self.look_at_all_runs();
-                }
-                Ok(Ticked::Buried) => self.rejoin(None).await,
-                Ok(Ticked::Reborn(born)) => self.rejoin(Some(born)).await,
-                Ok(Ticked::Alive { beats, owned, pokes, due, newest }) => {
-                    self.0.replica.state().liveness.answered(sent);
-                    for (key, count) in pokes {
+            match news {
+                Heard::Nothing => self.look_at_all_runs(),
+                Heard::Buried => self.rejoin(None).await,
+                Heard::Reborn(born) => self.rejoin(Some(born)).await,
+                Heard::Alive(news) => {
+                    for (key, count) in news.pokes {
                         self.0.runs.poke(&key, None);
                         self.0.waiters.wake(&key);
                         self.0.replica.state().acknowledged.push((key, count));
                     }
-                    self.bury_silent(&mut watch, &beats).await;
-                    if due > 0 {
-                        self.claim().await;
+                    self.bury(news.silent, news.suspects).await;
+                    if news.due > 0 {
+                        self.0.runs.due.notify_one();
                     }
-                    if owned != self.0.runs.count() as u64 {
+                    if news.owned != self.0.runs.count() as u64 {
                         self.reconcile().await;
                     }
-                    self.catch_up_late(&followed, &newest, &mut behind).await;
-                    let lowest = beats.keys().min() == Some(&tick.replica);
-                    if lowest && swept.elapsed() >= SWEEP {
+                    self.catch_up_late(&news.followed, &news.newest, &mut behind).await;
+                    if news.is_lowest && swept.elapsed() >= SWEEP {
                         swept = Instant::now();
                         self.spawn_sweep();
                     }
-                    if lowest && tidied.elapsed() >= TIDY {
+                    if news.is_lowest && tidied.elapsed() >= TIDY {
                         tidied = Instant::now();
                         let engine = self.clone();
                         self.0.tasks.spawn(async move { engine.tidy().await });
@@ -219,7 +268,7 @@ impl Engine {
                 tokio::select! {
                     signal = signals.recv() => match signal {
                         Some(Signal::Poke(key, fence)) => self.0.runs.poke(&key, fence),
-                        Some(Signal::Wake) => self.claim_soon(),
+                        Some(Signal::Wake) => self.0.runs.due.notify_one(),
                         None => break,
                     },
                     () = tokio::time::sleep(self.0.settings.tick) => {}
@@ -229,45 +278,59 @@ impl Engine {
         }
     }
 
-    /// Claims after a moment drawn at random, so that a whole fleet does not try at once.
-    fn claim_soon(&self) {
-        let engine = self.clone();
-        let wait = Duration::from_millis(self.0.ids.bits() % 50 + self.0.runs.count().min(50) as u64);
-        self.0.tasks.spawn(async move {
+    /// The task `claims`: takes what is due, as much as there is room for; it ends with the replica.
+    async fn claims(self) {
+        loop {
             tokio::select! {
-                () = tokio::time::sleep(wait) => engine.claim().await,
-                () = engine.0.stopped.cancelled() => {}
+                () = self.0.runs.due.notified() => {}
+                () = self.0.stopped.cancelled() => return,
             }
-        });
+            // After a moment drawn at random, so that a whole fleet does not try at once; who has little to do comes first.
+            let wait = Duration::from_millis(self.0.ids.bits() % 50 + self.0.runs.count().min(50) as u64);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.0.stopped.cancelled() => return,
+            }
+            if self.claim().await {
+                self.0.runs.due.notify_one();
+            }
+        }
     }
 
-    async fn claim(&self) {
+    /// True if there may be more to claim, or room for it soon.
+    async fn claim(&self) -> bool {
         if self.is_draining() || self.0.replica.is_frozen() {
-            return;
+            return false;
         }
-        let attempts: Vec<_> = (0..CLAIM).map(|_| self.new_attempt()).collect();
+        let room = ENTERING.saturating_sub(self.0.runs.entering());
+        if room == 0 {
+            return true;
+        }
+        let attempts: Vec<_> = (0..room).map(|_| self.new_attempt()).collect();
         let (id, born) = (self.0.replica.id(), self.0.replica.born());
         match self.0.ports.leases.claim(&id, &born, &attempts).await {
             Ok(claimed) => {
+                let is_full = claimed.len() == room;
                 for (key, attempt) in claimed {
                     self.spawn_run(key, attempt, crate::run::Entry::Claimed);
                 }
+                is_full
             }
-            Err(error) => tracing::warn!(%error, "nothing could be claimed"),
+            Err(error) => {
+                tracing::warn!(%error, "nothing could be claimed");
+                false
+            }
         }
     }
 
-    async fn bury_silent(&self, watch: &mut BeatWatch<ReplicaId>, beats: &HashMap<ReplicaId, u64>) {
-        let now = self.0.replica.now_ms();
-        let mut dead = watch.see(now, beats);
-        for suspect in watch.suspects(now, 2_000.min(self.0.settings.lease_ttl.as_millis() as u64)) {
+    async fn bury(&self, mut dead: Vec<(ReplicaId, u64)>, suspects: Vec<(ReplicaId, u64)>) {
+        for suspect in suspects {
             // Silent, and nobody listens on its control channel: its process is gone.
             if !dead.contains(&suspect) && matches!(self.0.ports.registry.is_reachable(&suspect.0).await, Ok(false)) {
                 dead.push(suspect);
             }
         }
-        let own = self.0.replica.id();
-        for (replica, beat) in dead.into_iter().filter(|(replica, _)| *replica != own) {
+        for (replica, beat) in dead {
             match self.0.ports.registry.bury(&replica, beat).await {
                 Ok(Some(leases)) => {
                     tracing::warn!(%replica, leases, "buried a replica that fell silent");
@@ -282,6 +345,11 @@ impl Engine {
 
     /// After a burial of this replica or a rebirth of coordination: joins (under a new id) and takes its leases back.
     async fn rejoin(&self, reborn: Option<Born>) {
+        self.join_and_adopt(reborn).await;
+        self.0.replica.joins_again(false);
+    }
+
+    async fn join_and_adopt(&self, reborn: Option<Born>) {
         let was_reborn = reborn.is_some();
         let (id, proposal) = {
             let mut state = self.0.replica.state();
@@ -304,12 +372,7 @@ impl Engine {
             }
         }
         for (key, attempt, fence) in self.0.runs.begun() {
-            match self.0.ports.leases.adopt(&key, &id, &attempt, fence).await {
-                Ok(coordination::Adopted::Mine) => {}
-                Ok(coordination::Adopted::Lost) => self.0.runs.lose(&key, &attempt),
-                // The next tick finds that the count differs.
-                Err(error) => tracing::warn!(session = %key.session, %error, "a lease could not be adopted"),
-            }
+            self.adopt(&id, &key, &attempt, fence).await;
         }
         if was_reborn {
             let engine = self.clone();
@@ -334,18 +397,29 @@ impl Engine {
                 && let Ok(Some(attempt)) = self.0.ports.leases.attempt_of(key).await
                 && !self.0.runs.is_here(key)
             {
-                let _ = self.0.ports.leases.hand_over(key, &attempt, 0).await;
+                let _ = self.0.ports.leases.hand_over(key, &attempt, 0, false).await;
             }
         }
         for (key, attempt, fence) in self.0.runs.begun() {
-            if !owned.contains(&key)
-                && matches!(
-                    self.0.ports.leases.adopt(&key, &id, &attempt, fence).await,
-                    Ok(coordination::Adopted::Lost)
-                )
-            {
-                self.0.runs.lose(&key, &attempt);
+            if !owned.contains(&key) {
+                self.adopt(&id, &key, &attempt, fence).await;
             }
+        }
+    }
+
+    /// Takes a lease back in the name of the run that works under it here.
+    async fn adopt(&self, id: &ReplicaId, key: &SessionKey, attempt: &Attempt, fence: Fence) {
+        match self.0.ports.leases.adopt(key, id, attempt, fence).await {
+            // It was given away meanwhile, and taken back by this: nobody runs it.
+            Ok(Adopted::Mine) if self.0.runs.attempt_of(key, fence).as_ref() != Some(attempt) => {
+                if let Err(error) = self.0.ports.leases.hand_over(key, attempt, 0, false).await {
+                    tracing::warn!(session = %key.session, %error, "the next beat gives the lease away");
+                }
+            }
+            Ok(Adopted::Mine) => {}
+            Ok(Adopted::Lost) => self.0.runs.lose(key, attempt),
+            // The next beat finds that the count differs.
+            Err(error) => tracing::warn!(session = %key.session, %error, "a lease could not be adopted"),
         }
     }
 
@@ -417,8 +491,9 @@ impl Engine {
             match found.await {
                 Ok(found) => {
                     let key = |session| SessionKey::new(tenant.clone(), session);
+                    let born = self.0.replica.born();
                     for session in found.open {
-                        let _ = self.0.ports.leases.ensure_due(&key(session)).await;
+                        let _ = self.0.ports.leases.ensure_due(&key(session), &born).await;
                     }
                     for session in found.stopped {
                         let _ = self.0.ports.leases.poke(&key(session), true).await;
@@ -466,25 +541,11 @@ impl Engine {
         self.0.leaving.cancel();
     }
 
-    /// Leaves the fleet and ends all tasks; readers of events are cut.
+    /// Ends the beat, which leaves the fleet, and all tasks; readers of events are cut.
     pub async fn stop(&self) {
         self.flush(&Tenant::default(), Duration::from_secs(1)).await;
-        let id = self.0.replica.id();
-        let leave = async {
-            let tick = Tick {
-                replica: id.clone(),
-                born: self.0.replica.born(),
-                acknowledged: Vec::new(),
-                watched: Vec::new(),
-            };
-            if let Ok(Ticked::Alive { beats, .. }) = self.0.ports.registry.tick(&tick).await
-                && let Some(&beat) = beats.get(&id)
-            {
-                let _ = self.0.ports.registry.bury(&id, beat).await;
-            }
-        };
         self.0.stopped.cancel();
-        let _ = tokio::time::timeout(Duration::from_secs(2), leave).await;
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.0.left.cancelled()).await;
         self.0.tasks.close();
         let _ = tokio::time::timeout(Duration::from_secs(2), self.0.tasks.wait()).await;
     }

@@ -11,8 +11,9 @@ use crate::replica::unavailable;
 use crate::runs::RunHandle;
 use crate::sessions::begin_deletion;
 use crate::trace;
+use crate::trial::Trial;
 use crate::turn::{Next, Transcript};
-use coordination::{Attempt, Enter, Entered, LeaseKind, SessionKey};
+use coordination::{Attempt, Enter, Entered, Former, LeaseKind, SessionKey};
 use run_protocol::{Fence, Head, Look, Opening, RecordVersion};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -38,7 +39,7 @@ pub(crate) enum End {
     /// The lease is given back, or was gone already.
     Over,
     /// Somebody else shall go on, after a delay.
-    HandOver { delay_ms: u64 },
+    HandOver,
 }
 
 /// Why a step must stop.
@@ -85,6 +86,9 @@ pub(crate) struct Run {
     pub guard: Arc<RunGuard>,
     pub origin: Origin,
     sequence: Arc<AtomicU64>,
+    /// How the attempt before this one ended, if there was one, until that is counted.
+    follows: Arc<Mutex<Option<Former>>>,
+    trial: Arc<Mutex<Option<Trial>>>,
     /// What the run's newest head commit found and reserved.
     known: Arc<Mutex<Known>>,
 }
@@ -95,16 +99,17 @@ impl Engine {
     pub(crate) async fn enter(&self, key: &SessionKey, ticket: u64, was_open: bool) {
         if self.is_draining() {
             // Stored here, run elsewhere.
-            if let Err(error) = self.0.ports.leases.ensure_due(key).await {
+            if let Err(error) = self.0.ports.leases.ensure_due(key, &self.0.replica.born()).await {
                 tracing::warn!(session = %key.session, %error, "nobody could be told of a prompt");
             }
             return;
         }
-        if was_open && self.0.replica.awaits_owners(self.0.settings.lease_ttl) {
-            return;
-        }
         let attempt = self.new_attempt();
         for tries in 0..8_u64 {
+            // Looked at each time: coordination may have forgotten everything since.
+            if was_open && self.0.replica.awaits_owners(self.0.settings.lease_ttl) {
+                return;
+            }
             let (store, session) = (self.tenant_store(&key.tenant), key.session.clone());
             let Ok(number) = blocking(move || store.run_number(&session).map_err(EngineError::from)).await else {
                 return;
@@ -145,32 +150,34 @@ impl Engine {
             async move {
                 let place = engine.0.runs.enter(key.clone(), attempt.clone());
                 let run = engine.clone().run(place.handle.clone(), entry);
-                let delay_ms = match tokio::spawn(run.instrument(ended.clone())).await {
+                let (delay_ms, failed) = match tokio::spawn(run.instrument(ended.clone())).await {
                     Ok(Ok(End::Over)) => return trace::end(&ended, "over"),
-                    Ok(Ok(End::HandOver { delay_ms })) => {
+                    Ok(Ok(End::HandOver)) => {
                         trace::end(&ended, "handed over");
-                        delay_ms
+                        (0, false)
                     }
                     Ok(Err(EngineError::Lost)) => {
                         tracing::info!("the run was taken over by another replica");
                         trace::end(&ended, "lost");
                         Counters::add(&engine.0.counters.lost, 1);
-                        0
+                        (0, true)
                     }
                     Ok(Err(error)) => {
                         tracing::error!(%error, "the run cannot go on here");
                         trace::fail(&ended, "failed");
-                        1_000
+                        (1_000, true)
                     }
                     Err(panic) => {
                         tracing::error!(%panic, "the run broke off");
                         trace::fail(&ended, "panicked");
-                        1_000
+                        (1_000, true)
                     }
                 };
+                // From here on no beat takes the lease back in this run's name.
+                place.handle.rest();
                 // Does nothing if the lease is another's by now.
                 for tries in 0..20_u64 {
-                    match engine.0.ports.leases.hand_over(&key, &attempt, delay_ms).await {
+                    match engine.0.ports.leases.hand_over(&key, &attempt, delay_ms, failed).await {
                         Ok(()) => return,
                         Err(_) => tokio::time::sleep(Duration::from_millis(100 * tries.min(10) + 50)).await,
                     }
@@ -186,7 +193,7 @@ impl Engine {
         let mut told_busy = true;
         loop {
             let head = run.read_head().await?;
-            match Opening::decide(&head, self.0.settings.attempts) {
+            match Opening::decide(&head, run.tries(&head), self.0.settings.attempts) {
                 Opening::Release => {
                     if run.release(head.issued, false).await? {
                         return Ok(End::Over);
@@ -254,14 +261,11 @@ impl Engine {
                     }
                     session => session?,
                 };
-                if was_open && head.is_open() {
-                    head.tries += 1;
-                }
                 let reserved = head.reserve_time(now);
-                Ok(Decision::Write(Vec::new(), Some((session, reserved))))
+                Ok(Decision::Write(Vec::new(), Some((session, reserved, was_open && head.is_open()))))
             })
             .await?;
-        let Some((session, reserved)) = opened else {
+        let Some((session, reserved, was_begun)) = opened else {
             self.finish_deletion(key).await?;
             return Ok(None);
         };
@@ -275,12 +279,18 @@ impl Engine {
         if !begun.await.map_err(unavailable)? {
             return Ok(None);
         }
+        let follows = match was_begun {
+            true => Some(self.0.ports.leases.former(key).await.map_err(unavailable)?),
+            false => None,
+        };
         Ok(Some(Run {
             engine: self.clone(),
             handle: handle.clone(),
             guard: Arc::new(guard),
             origin,
             sequence: Arc::new(AtomicU64::new(0)),
+            follows: Arc::new(Mutex::new(follows)),
+            trial: Arc::default(),
             known: Arc::new(Mutex::new(Known { rev: head.rev, session, reserved })),
         }))
     }
@@ -375,13 +385,7 @@ impl Run {
 
     /// Step after step until nothing is left to do. None: look at the head again from the beginning.
     async fn turns(&self, mut head: Head, told_busy: bool) -> Result<Option<End>, EngineError> {
-        let tries = head.tries;
-        // A run that failed before may be what makes replicas die: one at a time is tried, so that one dies at most.
-        let mut suspect = None;
-        if tries > 1 {
-            suspect = self.wait_before_attempt(tries).await;
-        }
-        let mut first = true;
+        let (mut has_begun, mut first) = (false, true);
         loop {
             match Look::at(&head) {
                 Look::Go => {}
@@ -394,6 +398,13 @@ impl Run {
                 self.wait_for_thaw().await?;
                 head = self.read_head().await?;
                 continue;
+            }
+            if !has_begun {
+                if !self.begin_attempt(&head).await? {
+                    head = self.read_head().await?;
+                    continue;
+                }
+                has_begun = true;
             }
             let seen = head.issued;
             let mut transcript = Transcript::load(self, seen).await?;
@@ -413,10 +424,11 @@ impl Run {
             let step = crate::step::step(self, transcript, next, first && told_busy, retry, stop.clone());
             let step = step.instrument(trace::step(&self.identity()));
             let outcome = {
-                tokio::pin!(step);
+                let watch = self.watch();
+                tokio::pin!(step, watch);
                 tokio::select! {
                     outcome = &mut step => outcome,
-                    reason = self.watch() => {
+                    reason = &mut watch => {
                         stop.stop(reason);
                         step.await
                     }
@@ -437,7 +449,7 @@ impl Run {
                 None => {}
             }
             head = self.end_step(&outcome).await?;
-            drop(suspect.take());
+            self.end_trial();
             if let Some(answer) = outcome.ends_with {
                 return self.settle(seen, answer).await;
             }
@@ -457,15 +469,10 @@ impl Run {
         Ok(head)
     }
 
-    /// Gives the run to another replica. That is no failure: the attempt is not counted.
+    /// Gives the run to another replica. That is no failure.
     async fn hand_over(&self) -> Result<Option<End>, EngineError> {
-        self.head_commit(|head, _| {
-            head.tries = head.tries.saturating_sub(1);
-            Ok(Decision::Write(Vec::new(), ()))
-        })
-        .await?;
         self.engine.flush(&self.handle.key.tenant, Duration::from_secs(1)).await;
-        Ok(Some(End::HandOver { delay_ms: 0 }))
+        Ok(Some(End::HandOver))
     }
 
     /// Waits until something stops the step: an abort, a deletion, a loss, the end of the replica's time.
@@ -474,12 +481,10 @@ impl Run {
             tokio::select! {
                 () = self.handle.lost.cancelled() => return StopReason::Lost,
                 () = self.handle.interrupted.cancelled() => return StopReason::Interrupted,
+                () = self.engine.0.replica.freezes() => return StopReason::Frozen,
                 () = self.handle.poke.notified() => {}
             }
             self.engine.0.waiters.wake(&self.handle.key);
-            if self.engine.0.replica.is_frozen() {
-                return StopReason::Frozen;
-            }
             match self.read_head().await {
                 Ok(head) => match Look::at(&head) {
                     Look::Go => {}
@@ -501,19 +506,55 @@ impl Run {
         self.add_up(outcome.spent.clone(), self.engine.now_ms()).await
     }
 
-    /// Waits out the back-off, then for its turn among the suspects of this replica. None if the run must look at its head
-    /// before.
-    async fn wait_before_attempt(&self, tries: u32) -> Option<tokio::sync::SemaphorePermit<'_>> {
-        let delay = Duration::from_millis(run_protocol::turn::attempt_delay_ms(tries));
-        let turn = async {
-            tokio::time::sleep(delay).await;
-            self.engine.0.runs.suspects.acquire().await.ok()
-        };
-        tokio::select! {
-            permit = turn => permit,
-            _ = self.watch() => None,
-            () = self.engine.0.draining.cancelled() => None,
+    /// Attempts since the last completed step, with this one.
+    fn tries(&self, head: &Head) -> u32 {
+        let mut counted = head.clone();
+        count(&mut counted, self.follows());
+        counted.tries
+    }
+
+    fn follows(&self) -> Option<Former> {
+        *self.follows.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Begins an attempt: one after a failure is counted before anything is done, one after several waits out its back-off
+    /// and then for its trial. False: something came meanwhile, look at the head first.
+    ///
+    /// It is counted only now, so that a run that still waits is not counted the death of its replica.
+    async fn begin_attempt(&self, head: &Head) -> Result<bool, EngineError> {
+        let tries = self.tries(head);
+        if tries > 1 {
+            let ttl_ms = self.engine.0.settings.lease_ttl.as_millis() as u64;
+            let delay = Duration::from_millis(run_protocol::turn::attempt_delay_ms(tries, ttl_ms));
+            let turn = async {
+                tokio::time::sleep(delay).await;
+                Trial::begin(&self.engine, &self.handle.key).await
+            };
+            let trial = tokio::select! {
+                begun = turn => begun,
+                reason = self.watch() => match reason {
+                    StopReason::Lost => return Err(EngineError::Lost),
+                    StopReason::Aborted { .. } | StopReason::Interrupted | StopReason::Frozen => return Ok(false),
+                },
+                () = self.engine.0.draining.cancelled() => return Ok(false),
+            };
+            *self.trial.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = trial;
         }
+        let follows = self.follows();
+        if !matches!(follows, None | Some(Former::HandedOver)) {
+            self.head_commit(move |head, _| {
+                count(head, follows);
+                Ok(Decision::Write(Vec::new(), ()))
+            })
+            .await?;
+            *self.follows.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = None;
+        }
+        Ok(true)
+    }
+
+    /// The run's trial is over, if it is on trial: it has completed a step, or does nothing but wait for people.
+    pub(crate) fn end_trial(&self) {
+        self.trial.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
     }
 
     /// Parks at a durable point until ownership is proven again.
@@ -529,6 +570,15 @@ impl Run {
             }
         }
         Ok(())
+    }
+}
+
+/// Counts an attempt that follows one which ended so. That it was handed over is no failure.
+fn count(head: &mut Head, former: Option<Former>) {
+    match former {
+        None | Some(Former::HandedOver) => {}
+        Some(Former::Failed) => head.count_attempt(false),
+        Some(Former::Spared) => head.count_attempt(true),
     }
 }
 

@@ -5,7 +5,7 @@ use run_protocol::Fence;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 /// What others may do to a run.
@@ -47,13 +47,15 @@ impl RunHandle {
 pub(crate) struct Runs {
     all: Mutex<HashMap<SessionKey, Arc<RunHandle>>>,
     changed: Notify,
-    /// For runs whose former attempts failed: one of them is tried at a time.
-    pub suspects: Semaphore,
+    /// Leases are due: whoever claims looks.
+    pub due: Notify,
+    /// For runs whose former attempts failed: one of them is on trial at a time.
+    trials: Arc<Semaphore>,
 }
 
 impl Default for Runs {
     fn default() -> Self {
-        Self { all: Mutex::default(), changed: Notify::new(), suspects: Semaphore::new(1) }
+        Self { all: Mutex::default(), changed: Notify::new(), due: Notify::new(), trials: Arc::new(Semaphore::new(1)) }
     }
 }
 
@@ -87,6 +89,16 @@ impl Runs {
 
     pub(crate) fn count(&self) -> usize {
         self.all().len()
+    }
+
+    /// The runs that have not begun.
+    pub(crate) fn entering(&self) -> usize {
+        self.all().values().filter(|run| run.fence().is_none()).count()
+    }
+
+    /// Waits for the one place that a replica has for a run on trial.
+    pub(crate) async fn trial(&self) -> Option<OwnedSemaphorePermit> {
+        self.trials.clone().acquire_owned().await.ok()
     }
 
     /// Waits until a run ends.

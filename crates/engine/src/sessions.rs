@@ -10,7 +10,7 @@ use coordination::SessionKey;
 use run_protocol::{Head, HeadState, RecordVersion};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
-use storage::{Page, SessionFilter, StoreError, Write};
+use storage::{Page, Record, SessionFilter, StoreError, Write};
 use wire::ids::{MessageId, SessionId};
 use wire::message::{MessageWithParts, Tokens};
 use wire::session::{Session, SessionStatus, SessionTime, default_title};

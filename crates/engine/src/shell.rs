@@ -103,6 +103,7 @@ pub(crate) async fn shell(
         message: message_id,
         call_id,
         identity: run.identity(),
+        lifeline: engine.0.replica.lifeline(),
         cancel: stop.token.clone(),
         host: Arc::new(ShellHost { run: run.clone(), part: part.clone() }),
         skills: Arc::default(),

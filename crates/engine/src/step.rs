@@ -28,6 +28,9 @@ use wire::message::{
 use wire::part::{Part, PartKind, ReasoningPart, Span, StepFinishPart, StepStartPart, TextPart};
 use wire::session::{Session, SessionStatus};
 
+/// After so long a run that only waits for people is taken for harmless.
+const HARMLESS: Duration = Duration::from_secs(2);
+
 /// What a step brought about.
 pub(crate) struct Outcome {
     /// The message that it wrote.
@@ -453,7 +456,8 @@ impl Writing<'_> {
         self.close_text().await?;
         let stop = self.stop.clone();
         let draining = self.engine().0.draining.clone();
-        let only_wait = self.calls.only_wait();
+        let (only_wait, no_trial) = (self.calls.only_wait(Duration::ZERO), self.calls.only_wait(HARMLESS));
+        let run = self.run.clone();
         let blocked = tokio::select! {
             biased;
             blocked = self.calls.wait() => blocked?,
@@ -463,6 +467,8 @@ impl Writing<'_> {
                 stop.stop(StopReason::Interrupted);
                 return self.stopped().await;
             }
+            // What only waits for people harms nobody: others may be tried.
+            never = async { no_trial.await; run.end_trial(); std::future::pending().await } => never,
         };
         if let Some(error) = blocked.fatal {
             return self.fail(error).await;

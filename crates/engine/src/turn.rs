@@ -123,7 +123,11 @@ impl Transcript {
     /// How far the prompts with a ticket above `settled` have come.
     pub(crate) async fn open_turn(&self, run: &Run, settled: u64) -> Result<OpenTurn, EngineError> {
         let (store, session) = (run.engine.tenant_store(&run.handle.key.tenant), run.handle.key.session.clone());
-        let ids: Vec<(usize, MessageId)> = self.messages.iter().enumerate().rev()
+        let ids: Vec<(usize, MessageId)> = self
+            .messages
+            .iter()
+            .enumerate()
+            .rev()
             .filter_map(|(place, message)| Some((place, message.info.user()?.id.clone())))
             .collect();
         let first = blocking(move || {
@@ -348,11 +352,7 @@ impl Transcript {
 
     /// Closes what a former runner left open: text is kept as far as it was published, calls that had begun are recorded
     /// as interrupted and never run again, calls that had not are left to be run (without `error`) or closed (with it).
-    pub(crate) async fn close_dangling(
-        &self,
-        run: &Run,
-        error: Option<MessageError>,
-    ) -> Result<(), EngineError> {
+    pub(crate) async fn close_dangling(&self, run: &Run, error: Option<MessageError>) -> Result<(), EngineError> {
         let now = run.engine.now_ms();
         for open in &self.messages {
             let Some(message) = open.info.assistant().filter(|message| message.time.completed.is_none()) else {

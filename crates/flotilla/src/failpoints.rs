@@ -8,7 +8,8 @@
 //! ```
 //!
 //! `path` is a part of the path (either path of a rename), `skip` passes so many hits first. `kill` and `stop` disarm it and
-//! send that signal to this very process; `full` makes the operation fail for want of space for as long as the file is there.
+//! send that signal to this very process; `full` makes the operation fail for want of space for as long as the file is there;
+//! `hog` disarms it and holds all threads of the runtime for a while.
 
 use rustix::process::{Signal, getpid, kill_process};
 use serde::Deserialize;
@@ -19,6 +20,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use storage::disk::{Disk, LocalDisk, Stamp};
 
+/// For so long `hog` holds the runtime.
+const HOGGED: Duration = Duration::from_secs(5);
 /// Far more than a signal takes.
 const TAKES_EFFECT: Duration = Duration::from_millis(50);
 
@@ -39,6 +42,7 @@ enum Action {
     Kill,
     Stop,
     Full,
+    Hog,
 }
 
 /// The local disk with the failpoints of a directory.
@@ -79,6 +83,12 @@ impl FailingDisk {
                 continue;
             }
             let signal = match armed.action {
+                Action::Hog => {
+                    if std::fs::remove_file(&file).is_ok() {
+                        hog();
+                    }
+                    return Ok(());
+                }
                 Action::Full => return Err(rustix::io::Errno::NOSPC.into()),
                 Action::Kill => Signal::KILL,
                 Action::Stop => Signal::STOP,
@@ -91,6 +101,14 @@ impl FailingDisk {
             }
         }
         Ok(())
+    }
+}
+
+/// Gives each thread of the runtime something to do that takes long and gives way to nothing.
+fn hog() {
+    let threads = std::thread::available_parallelism().map_or(2, |count| count.get());
+    for _ in 0..2 * threads {
+        tokio::spawn(async { std::thread::sleep(HOGGED / 2) });
     }
 }
 

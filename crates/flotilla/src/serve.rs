@@ -163,7 +163,6 @@ async fn start_engine(
     child_env.hide(settings.passwords().iter().map(String::as_str));
     let exe = std::env::current_exe().context("the own executable cannot be found")?;
     let mut tools = tools::ToolSettings::new(exe, settings.data_dir.join("tool-output"), child_env);
-    tools.ttl = settings.lease_ttl;
     tools.limits = settings.command_limits;
     tools.fetch_allowed = settings.webfetch_allow.clone().into();
     let models = models::Limits {

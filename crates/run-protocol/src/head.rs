@@ -19,6 +19,9 @@ pub struct Head {
     pub stopped: u64,
     /// Attempts since the last completed step.
     pub tries: u32,
+    /// Attempts since then that ended with their replica, but were blamed on another run.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub spared: u32,
     /// The newest created time that was reserved, in milliseconds: a conversation never goes back in time.
     pub clock: u64,
     /// Grows with each head commit.
@@ -122,6 +125,7 @@ impl Head {
             settled: 0,
             stopped: 0,
             tries: 0,
+            spared: 0,
             clock: 0,
             rev: 0,
             state: HeadState::Live,
@@ -184,7 +188,18 @@ impl Head {
     /// Notes that a step came to its end: what its attempts left is of no more interest.
     pub fn end_step(&mut self) {
         self.tries = 0;
+        self.spared = 0;
         self.retry = None;
+    }
+
+    /// Counts an attempt that follows one which did not complete a step; `spared`: another run was to blame. That is believed
+    /// so often only, else a run that kills its replicas slowly could go on for ever.
+    pub fn count_attempt(&mut self, spared: bool) {
+        if spared && self.spared < MOST_SPARED {
+            self.spared += 1;
+        } else {
+            self.tries += 1;
+        }
     }
 
     /// Notes that the request of this name takes effect with this commit. False if it did before. A request without a name
@@ -209,8 +224,15 @@ impl Head {
 /// A caller waits for its ticket from the moment it is given out, so only the newest endings are asked for.
 const KEPT_ENDINGS: usize = 32;
 
+/// So often in a row a run is not blamed for the death of its replica.
+const MOST_SPARED: u32 = 8;
+
 /// A request is sent again within moments, and its outcome is then recorded by itself: only the newest names are asked for.
 const KEPT_NAMES: usize = 32;
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -299,6 +321,18 @@ mod tests {
         assert!((0..KEPT_NAMES).all(|number| head.apply_once(Some(&number.to_string()))));
         assert_eq!(head.applied.len(), KEPT_NAMES);
         assert_eq!(head.applied.last().map(String::as_str), Some("31"));
+    }
+
+    #[test]
+    fn blame_on_others_is_believed_so_often_only() {
+        let mut head = Head::new("p");
+        head.count_attempt(false);
+        (0..MOST_SPARED).for_each(|_| head.count_attempt(true));
+        assert_eq!((head.tries, head.spared), (1, MOST_SPARED));
+        head.count_attempt(true);
+        assert_eq!(head.tries, 2);
+        head.end_step();
+        assert_eq!((head.tries, head.spared), (0, 0));
     }
 
     #[test]

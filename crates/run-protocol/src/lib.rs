@@ -6,11 +6,13 @@
 pub mod beats;
 pub mod head;
 pub mod liveness;
+pub mod patience;
 pub mod turn;
 
 pub use beats::BeatWatch;
 pub use head::{Ended, Head, HeadState, Retry, Spent, Ticket, TicketAnswer, TicketKind};
 pub use liveness::Liveness;
+pub use patience::Patience;
 pub use turn::{Ending, Look, Opening};
 
 use serde::{Deserialize, Serialize};

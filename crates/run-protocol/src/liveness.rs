@@ -25,6 +25,11 @@ impl Liveness {
         self.age_ms(now_ms).is_none_or(|age| age >= self.allowance_ms)
     }
 
+    /// How long ownership can still be proven, in milliseconds; 0 once it cannot.
+    pub fn left_ms(&self, now_ms: u64) -> u64 {
+        self.age_ms(now_ms).map_or(0, |age| self.allowance_ms.saturating_sub(age))
+    }
+
     /// How long ago the last answered tick was sent.
     pub fn age_ms(&self, now_ms: u64) -> Option<u64> {
         self.sent_ms.map(|sent| now_ms.saturating_sub(sent))
@@ -41,6 +46,7 @@ mod tests {
         assert!(own.is_frozen(0));
         own.answered(1_000);
         assert!(!own.is_frozen(8_999));
+        assert_eq!((own.left_ms(8_999), own.left_ms(9_000)), (1, 0));
         assert!(own.is_frozen(9_000));
         own.answered(500);
         assert!(own.is_frozen(9_000));

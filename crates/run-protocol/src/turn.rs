@@ -21,14 +21,15 @@ pub enum Opening {
 }
 
 impl Opening {
-    /// Decides from the head as it stands after the run guard was taken. `limit`: attempts per step.
-    pub fn decide(head: &Head, limit: u32) -> Self {
+    /// Decides from the head as it stands after the run guard was taken. `tries`: attempts since the last completed step,
+    /// with the one that would begin now; `limit`: how many there may be.
+    pub fn decide(head: &Head, tries: u32, limit: u32) -> Self {
         match head.state {
             HeadState::Deleted => Self::FinishDeletion,
             HeadState::Removed => Self::Release,
             HeadState::Live if head.stopped > head.settled => Self::CloseAborted { upto: head.stopped },
             HeadState::Live if !head.is_open() => Self::Release,
-            HeadState::Live if head.tries > limit => Self::GiveUp,
+            HeadState::Live if tries > limit => Self::GiveUp,
             HeadState::Live => Self::Run,
         }
     }
@@ -86,12 +87,13 @@ impl Ending {
     }
 }
 
-/// How long the next attempt waits, in milliseconds, after `tries` attempts without a completed step.
-pub fn attempt_delay_ms(tries: u32) -> u64 {
+/// How long an attempt waits, in milliseconds; `tries`: attempts since the last completed step, with this one. In terms of
+/// how long a silent replica keeps its runs.
+pub fn attempt_delay_ms(tries: u32, ttl_ms: u64) -> u64 {
     match tries {
         0 | 1 => 0,
-        2 => 5_000,
-        _ => 30_000,
+        2 => ttl_ms / 2,
+        _ => ttl_ms * 3,
     }
 }
 
@@ -105,18 +107,15 @@ mod tests {
 
     #[test]
     fn a_new_owner_closes_an_abort_before_it_runs() {
-        assert_eq!(Opening::decide(&head(2, 1, 2), 3), Opening::CloseAborted { upto: 2 });
-        assert_eq!(Opening::decide(&head(2, 2, 2), 3), Opening::Release);
-        assert_eq!(Opening::decide(&head(3, 2, 2), 3), Opening::Run);
+        assert_eq!(Opening::decide(&head(2, 1, 2), 0, 3), Opening::CloseAborted { upto: 2 });
+        assert_eq!(Opening::decide(&head(2, 2, 2), 0, 3), Opening::Release);
+        assert_eq!(Opening::decide(&head(3, 2, 2), 0, 3), Opening::Run);
     }
 
     #[test]
     fn too_many_attempts_end_in_an_error() {
-        let mut tired = head(1, 0, 0);
-        tired.tries = 4;
-        assert_eq!(Opening::decide(&tired, 3), Opening::GiveUp);
-        tired.tries = 3;
-        assert_eq!(Opening::decide(&tired, 3), Opening::Run);
+        assert_eq!(Opening::decide(&head(1, 0, 0), 4, 3), Opening::GiveUp);
+        assert_eq!(Opening::decide(&head(1, 0, 0), 3, 3), Opening::Run);
     }
 
     #[test]
@@ -130,7 +129,7 @@ mod tests {
     fn a_deleted_session_only_gets_removed() {
         let mut deleted = head(2, 0, 2);
         deleted.state = HeadState::Deleted;
-        assert_eq!(Opening::decide(&deleted, 3), Opening::FinishDeletion);
+        assert_eq!(Opening::decide(&deleted, 0, 3), Opening::FinishDeletion);
         assert_eq!(Look::at(&deleted), Look::Deleted);
     }
 }

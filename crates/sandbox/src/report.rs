@@ -2,6 +2,7 @@
 
 use crate::Exceeded;
 use serde::{Deserialize, Serialize};
+use std::os::fd::OwnedFd;
 
 /// A line on the supervisor's standard error.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,10 +29,37 @@ pub(crate) enum Report {
     },
 }
 
-/// Bytes that the replica writes on the supervisor's standard input.
-pub(crate) mod order {
-    /// The replica is alive.
-    pub(crate) const BEAT: u8 = b'b';
+/// What the replica writes on the supervisor's standard input: eight bytes each, so that none is read in halves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// The command may live until then, in milliseconds of this machine's monotonic clock.
+    LiveUntil(u64),
     /// End the command: SIGTERM to its group, SIGKILL to everything after the grace.
-    pub(crate) const STOP: u8 = b's';
+    Stop,
+}
+
+impl Order {
+    /// The bytes of an order.
+    pub(crate) const BYTES: usize = 8;
+
+    fn encode(self) -> [u8; Self::BYTES] {
+        match self {
+            Self::LiveUntil(moment) => moment.max(1),
+            Self::Stop => 0,
+        }
+        .to_le_bytes()
+    }
+
+    /// Writes it to a supervisor, without waiting: one that reads nothing any more has enough orders, and one that is gone
+    /// needs none.
+    pub(crate) fn send(self, supervisor: &OwnedFd) {
+        let _ = rustix::io::write(supervisor, &self.encode());
+    }
+
+    pub(crate) fn decode(bytes: [u8; Self::BYTES]) -> Self {
+        match u64::from_le_bytes(bytes) {
+            0 => Self::Stop,
+            moment => Self::LiveUntil(moment),
+        }
+    }
 }

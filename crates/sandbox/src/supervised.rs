@@ -1,17 +1,19 @@
 //! A command under a supervisor, seen from the replica.
 
-use crate::report::{Report, order};
-use crate::{ChildEnv, Exceeded, Limits};
+use crate::report::{Order, Report};
+use crate::{ChildEnv, Exceeded, Lifeline, Limits};
 use bytes::Bytes;
 use rustix::process::{Pid, Signal, kill_process_group};
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 
 /// One chunk of output holds at most this many bytes.
 const CHUNK: usize = 32 * 1024;
@@ -49,8 +51,8 @@ pub struct SpawnSpec {
     pub env: ChildEnv,
     /// What it may use.
     pub limits: Limits,
-    /// Without a beat for this long everything is killed.
-    pub ttl: Duration,
+    /// When it ends, everything is killed.
+    pub lifeline: Lifeline,
     /// The command line that becomes the supervisor: an executable which, with `supervise` as its first argument, calls
     /// [`crate::supervisor::main`] with the rest.
     pub supervisor_exe: PathBuf,
@@ -86,7 +88,8 @@ pub struct Exit {
 /// A running command. Dropping it kills the command and everything that it started.
 pub struct Supervised {
     output: mpsc::Receiver<Bytes>,
-    orders: mpsc::Sender<u8>,
+    /// The supervisor's standard input: when it is closed, everything is killed.
+    supervisor: Arc<OwnedFd>,
     exit: watch::Receiver<Option<Exit>>,
 }
 
@@ -104,15 +107,16 @@ impl Supervised {
         else {
             return Err(SpawnError::Silent);
         };
-        let (orders, order_queue) = mpsc::channel(4);
+        let supervisor = Arc::new(stdin.into_owned_fd()?);
+        rustix::io::ioctl_fionbio(&supervisor, true).map_err(std::io::Error::from)?;
+        spec.lifeline.tell(&supervisor);
         let (chunks, output) = mpsc::channel(CHUNKS);
         let (exit_sender, exit) = watch::channel(None);
         let (started_sender, started) = oneshot::channel();
-        tokio::spawn(beat(stdin, order_queue, spec.ttl / 4));
         tokio::spawn(pump(stdout, chunks));
         tokio::spawn(follow(child, stderr, started_sender, exit_sender));
         match timeout(START_WAIT, started).await {
-            Ok(Ok(Ok(()))) => Ok(Self { output, orders, exit }),
+            Ok(Ok(Ok(()))) => Ok(Self { output, supervisor, exit }),
             Ok(Ok(Err(error))) => Err(SpawnError::Command(error)),
             Ok(Err(_)) | Err(_) => Err(SpawnError::Silent),
         }
@@ -130,8 +134,7 @@ impl Supervised {
 
     /// Asks the command to end: SIGTERM to its group, and SIGKILL to everything after three seconds. Does not wait.
     pub fn stop(&self) {
-        // A full queue holds an order already, a closed one means that the supervisor is gone.
-        let _ = self.orders.try_send(order::STOP);
+        Order::Stop.send(&self.supervisor);
     }
 
     /// Waits until the command and everything that it started is gone.
@@ -155,7 +158,7 @@ fn supervisor_command(spec: &SpawnSpec) -> Command {
         .arg(format!("--session={}", spec.identity.session))
         .arg(format!("--attempt={}", spec.identity.attempt))
         .arg(format!("--fence={}", spec.identity.fence))
-        .arg(format!("--ttl-ms={}", spec.ttl.as_millis()))
+        .arg(format!("--live-until-ms={}", spec.lifeline.until()))
         .arg(format!("--processes={}", spec.limits.processes))
         .arg(format!("--memory-bytes={}", spec.limits.memory_bytes))
         .arg(format!("--open-files={}", spec.limits.open_files))
@@ -169,24 +172,6 @@ fn supervisor_command(spec: &SpawnSpec) -> Command {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command
-}
-
-/// Beats and passes orders on. Its end, also by the end of the runtime, closes the pipe, which kills the command.
-async fn beat(mut stdin: ChildStdin, mut orders: mpsc::Receiver<u8>, every: Duration) {
-    let mut ticks = interval(every.max(Duration::from_millis(1)));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let byte = tokio::select! {
-            order = orders.recv() => match order {
-                Some(order) => order,
-                None => return,
-            },
-            _ = ticks.tick() => order::BEAT,
-        };
-        if stdin.write_all(&[byte]).await.is_err() {
-            return;
-        }
-    }
 }
 
 async fn pump(mut stdout: ChildStdout, chunks: mpsc::Sender<Bytes>) {

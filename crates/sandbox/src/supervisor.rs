@@ -9,8 +9,9 @@
 
 use crate::Limits;
 use crate::family::{below, tasks_of_user};
+use crate::lifeline::now_on_this_machine;
 use crate::limits::{LOOK_EVERY, Watch};
-use crate::report::{Report, order};
+use crate::report::{Order, Report};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{
@@ -65,7 +66,7 @@ fn report(report: &Report) {
 
 /// What the replica hands over in the arguments.
 struct Settings {
-    ttl: Duration,
+    live_until: u64,
     limits: Limits,
     program: OsString,
     args: Vec<OsString>,
@@ -88,7 +89,7 @@ impl Settings {
             value.parse().map_err(|_| format!("not a number: {name}={value}"))
         };
         Ok(Self {
-            ttl: Duration::from_millis(option("--ttl-ms")?),
+            live_until: option("--live-until-ms")?,
             limits: Limits {
                 processes: option("--processes")?,
                 memory_bytes: option("--memory-bytes")?,
@@ -103,7 +104,8 @@ impl Settings {
 
 /// A supervisor whose command was started.
 struct Supervisor {
-    ttl: Duration,
+    /// When everything is killed, in milliseconds of the monotonic clock.
+    live_until: u64,
     /// Keeps the command within its limits.
     watch: Watch,
     /// The command's process and process group.
@@ -157,20 +159,19 @@ impl Supervisor {
         })?;
         report(&Report::Started { pid: command.as_raw_nonzero().get() });
         let watch = Watch::new(settings.limits, Instant::now());
-        Ok(Self { ttl: settings.ttl, watch, command, command_end, status: None })
+        Ok(Self { live_until: settings.live_until, watch, command, command_end, status: None })
     }
 
     /// Watches until the command ended by itself, was stopped, or the replica is gone; then nothing is left of it.
     fn run(mut self) {
-        let mut last_beat = Instant::now();
-        let mut look_at = last_beat + LOOK_EVERY;
+        let mut look_at = Instant::now() + LOOK_EVERY;
         let mut kill_at: Option<Instant> = None;
         let mut ended = false;
         let mut exceeded = None;
         loop {
-            let silent_at = last_beat + self.ttl;
-            let next = kill_at.map_or(silent_at, |at| at.min(silent_at));
             let now = Instant::now();
+            let left = Duration::from_millis(self.live_until.saturating_sub(now_on_this_machine()));
+            let next = kill_at.map_or(now + left, |at| at.min(now + left));
             if now >= next || (ended && self.reap()) {
                 break;
             }
@@ -186,11 +187,16 @@ impl Supervisor {
             match self.sleep(pause, !ended) {
                 Woken::Orders => match read_orders() {
                     None => break,
-                    Some(stop) => {
-                        last_beat = Instant::now();
-                        if stop && kill_at.is_none() {
-                            self.signal_group(Signal::TERM);
-                            kill_at = Some(last_beat + STOP_GRACE);
+                    Some(orders) => {
+                        for order in orders {
+                            match order {
+                                Order::LiveUntil(moment) => self.live_until = moment,
+                                Order::Stop if kill_at.is_none() => {
+                                    self.signal_group(Signal::TERM);
+                                    kill_at = Some(Instant::now() + STOP_GRACE);
+                                }
+                                Order::Stop => {}
+                            }
                         }
                     }
                 },
@@ -266,13 +272,14 @@ impl Supervisor {
     }
 }
 
-/// Reads what the replica wrote. `None`: the replica is gone. `Some(true)`: it wants the command to end.
-fn read_orders() -> Option<bool> {
-    let mut bytes = [0; 64];
+/// Reads what the replica wrote. `None`: the replica is gone.
+fn read_orders() -> Option<Vec<Order>> {
+    // Whole orders are written at once, and so are they read.
+    let mut bytes = [0; 16 * Order::BYTES];
     match rustix::io::read(rustix::stdio::stdin(), &mut bytes) {
         Ok(0) => None,
-        Ok(read) => Some(bytes[..read].contains(&order::STOP)),
-        Err(Errno::INTR | Errno::AGAIN) => Some(false),
+        Ok(read) => Some(bytes[..read].as_chunks().0.iter().copied().map(Order::decode).collect()),
+        Err(Errno::INTR | Errno::AGAIN) => Some(Vec::new()),
         Err(_) => None,
     }
 }

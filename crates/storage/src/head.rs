@@ -154,6 +154,13 @@ impl TenantStore {
             }
             number => number?,
         };
+        self.take_head_at(session, number)
+    }
+
+    /// Takes the head guard if its number is still `number`, and reads the head; `Contended` if another was faster.
+    pub fn take_head_at(&self, session: &SessionId, number: u64) -> Result<HeadGuard> {
+        let disk = &*self.inner.disk;
+        let guard = self.guard(session).join("head");
         match number::take(disk, &guard, number) {
             Ok(taken) => {
                 let head = self.stored_head(session)?.ok_or_else(|| StoreError::corrupt(&guard, "it has no head"))?;

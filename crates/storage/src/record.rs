@@ -118,8 +118,18 @@ impl Record {
     }
 }
 
+impl Record {
+    /// The name of the guard of a record outside any session; none for those that a session's guards cover.
+    pub(crate) fn shared_name(&self) -> Option<String> {
+        match self {
+            Self::Approvals { project } => Some(format!("approvals.{project}")),
+            _ => None,
+        }
+    }
+}
+
 /// The directories that a tenant's directory has from the start; a record's own directory is made with its first record.
-pub(crate) const DIRECTORIES: [&str; 16] = [
+pub(crate) const DIRECTORIES: [&str; 17] = [
     "storage",
     "storage/session",
     "storage/message",
@@ -135,6 +145,7 @@ pub(crate) const DIRECTORIES: [&str; 16] = [
     "flotilla/approvals",
     "flotilla/key",
     "flotilla/event",
+    "flotilla/shared",
     "flotilla/probe",
 ];
 

@@ -126,6 +126,16 @@ impl Replica {
         point.arm(&self.failpoints(), "full")
     }
 
+    /// All threads of its runtime are held for five seconds from this point on.
+    pub fn hog_at(&self, point: &Failpoint) -> Armed {
+        point.arm(&self.failpoints(), "hog")
+    }
+
+    /// True once it has ended by itself, or was killed.
+    pub fn has_ended(&mut self) -> bool {
+        self.process.exit_status().is_some()
+    }
+
     fn failpoints(&self) -> PathBuf {
         assert!(self.spec.failpoints, "the spec of this replica asks for no failpoints");
         self.home.path().join("failpoints")

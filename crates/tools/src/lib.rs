@@ -21,7 +21,7 @@ use truncate::truncate;
 
 use agents::Skill;
 use async_trait::async_trait;
-use sandbox::{ChildEnv, Identity, Limits};
+use sandbox::{ChildEnv, Identity, Lifeline, Limits};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -66,6 +66,8 @@ pub struct Call {
     pub call_id: String,
     /// The attempt that runs it; handed to the processes it starts.
     pub identity: Identity,
+    /// Until when the processes of the call may live.
+    pub lifeline: Lifeline,
     /// Cancelled by an abort, or by the end of the replica.
     pub cancel: CancellationToken,
     /// The run that called.
@@ -186,8 +188,6 @@ pub struct Instructions {
 pub struct ToolSettings {
     /// The executable that becomes the supervisor of a command; see [`sandbox::SpawnSpec::supervisor_exe`].
     pub supervisor_exe: PathBuf,
-    /// Without a beat of the replica for this long the processes of a tool are killed.
-    pub ttl: Duration,
     /// The shell that runs commands, such as `/bin/bash`.
     pub shell: PathBuf,
     /// The environment of commands.
@@ -213,7 +213,6 @@ impl ToolSettings {
     pub fn new(supervisor_exe: PathBuf, output_dir: PathBuf, env: ChildEnv) -> Self {
         Self {
             supervisor_exe,
-            ttl: Duration::from_secs(10),
             shell: "/bin/bash".into(),
             env,
             limits: Limits::default(),

@@ -59,7 +59,7 @@ pub async fn a_fenced_out_run_is_not_heard(world: &dyn World) {
     let (a, b) = (Replica::join(world, "a").await, Replica::join(world, "b").await);
     let tenant = Tenant::default();
     a.run(&key("s"), "1", 1).await;
-    a.ports.leases.hand_over(&key("s"), &attempt("1"), 0).await.unwrap();
+    a.ports.leases.hand_over(&key("s"), &attempt("1"), 0, false).await.unwrap();
     let said = |fence, body| run_entry(&key("s"), fence, body);
     let events = &a.ports.events;
     assert_eq!(events.publish(&tenant, &a.id, 1, &[said(1, "handed over")]).await.unwrap(), NONE);

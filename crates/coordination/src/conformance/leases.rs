@@ -47,7 +47,7 @@ pub async fn an_exclusive_wish_begins_only_if_nothing_was_open(world: &dyn World
     };
     assert_eq!(a.ports.leases.enter(&exclusive(true)).await.unwrap(), Entered::Busy);
     assert_eq!(a.ports.leases.attempt_of(&key("s")).await.unwrap(), None);
-    a.ports.leases.ensure_due(&key("s")).await.unwrap();
+    a.ports.leases.ensure_due(&key("s"), &a.born).await.unwrap();
     assert_eq!(a.ports.leases.enter(&exclusive(true)).await.unwrap(), Entered::Busy);
     assert_eq!(a.ports.leases.enter(&exclusive(false)).await.unwrap(), Entered::Won);
 }
@@ -56,7 +56,7 @@ pub async fn a_lost_lease_cannot_begin(world: &dyn World) {
     let (a, b) = (Replica::join(world, "a").await, Replica::join(world, "b").await);
     assert!(!a.ports.leases.begin(&key("s"), &attempt("1"), Fence(1), &[entry("none")]).await.unwrap());
     a.enter(&key("s"), "1").await;
-    a.ports.leases.hand_over(&key("s"), &attempt("1"), 0).await.unwrap();
+    a.ports.leases.hand_over(&key("s"), &attempt("1"), 0, false).await.unwrap();
     assert!(!a.ports.leases.begin(&key("s"), &attempt("1"), Fence(1), &[entry("ownerless")]).await.unwrap());
     b.enter(&key("s"), "2").await;
     assert!(!a.ports.leases.begin(&key("s"), &attempt("1"), Fence(1), &[entry("another's")]).await.unwrap());
@@ -102,7 +102,7 @@ pub async fn what_is_handed_over_is_claimed(world: &dyn World) {
     let (a, b) = (Replica::join(world, "a").await, Replica::join(world, "b").await);
     for name in ["s", "t", "u"] {
         a.run(&key(name), name, 1).await;
-        a.ports.leases.hand_over(&key(name), &attempt(name), 0).await.unwrap();
+        a.ports.leases.hand_over(&key(name), &attempt(name), 0, false).await.unwrap();
     }
     let mut claimed = b.claim(&["1", "2"]).await;
     claimed.extend(b.claim(&["3", "4"]).await);
@@ -119,9 +119,9 @@ pub async fn what_is_handed_over_is_claimed(world: &dyn World) {
 pub async fn a_delayed_lease_is_not_claimed_before_its_time(world: &dyn World) {
     let (a, b) = (Replica::join(world, "a").await, Replica::join(world, "b").await);
     a.run(&key("later"), "1", 1).await;
-    a.ports.leases.hand_over(&key("later"), &attempt("1"), 600_000).await.unwrap();
+    a.ports.leases.hand_over(&key("later"), &attempt("1"), 600_000, false).await.unwrap();
     a.run(&key("soon"), "2", 1).await;
-    a.ports.leases.hand_over(&key("soon"), &attempt("2"), 20).await.unwrap();
+    a.ports.leases.hand_over(&key("soon"), &attempt("2"), 20, false).await.unwrap();
     let claimed = within("a lease that is due soon", async {
         loop {
             let claimed = b.claim(&["3", "4"]).await;
@@ -139,8 +139,8 @@ pub async fn a_delayed_lease_is_not_claimed_before_its_time(world: &dyn World) {
 pub async fn only_the_holder_hands_over(world: &dyn World) {
     let (a, b) = (Replica::join(world, "a").await, Replica::join(world, "b").await);
     a.run(&key("s"), "1", 1).await;
-    b.ports.leases.hand_over(&key("s"), &attempt("2"), 0).await.unwrap();
-    b.ports.leases.hand_over(&key("none"), &attempt("2"), 0).await.unwrap();
+    b.ports.leases.hand_over(&key("s"), &attempt("2"), 0, false).await.unwrap();
+    b.ports.leases.hand_over(&key("none"), &attempt("2"), 0, false).await.unwrap();
     assert!(a.ports.leases.confirm(&key("s"), &attempt("1")).await.unwrap());
     assert_eq!(b.claim(&["3"]).await, []);
 }
@@ -148,7 +148,7 @@ pub async fn only_the_holder_hands_over(world: &dyn World) {
 pub async fn a_repeated_claim_says_the_same(world: &dyn World) {
     let a = Replica::join(world, "a").await;
     for name in ["s", "t", "u"] {
-        a.ports.leases.ensure_due(&key(name)).await.unwrap();
+        a.ports.leases.ensure_due(&key(name), &a.born).await.unwrap();
     }
     let mut first = a.claim(&["1", "2"]).await;
     let mut second = a.claim(&["1", "2"]).await;
@@ -165,11 +165,11 @@ pub async fn adopting_takes_back_what_nobody_took(world: &dyn World) {
     };
     a.run(&key("s"), "1", 7).await;
     assert_eq!(adopt(&a, 7).await, Adopted::Mine);
-    a.ports.leases.hand_over(&key("s"), &attempt("1"), 0).await.unwrap();
+    a.ports.leases.hand_over(&key("s"), &attempt("1"), 0, false).await.unwrap();
     assert_eq!(adopt(&a, 6).await, Adopted::Lost);
     assert_eq!(adopt(&a, 7).await, Adopted::Mine);
     assert_eq!(b.claim(&["2"]).await, [], "what was adopted is not due");
-    a.ports.leases.hand_over(&key("s"), &attempt("1"), 0).await.unwrap();
+    a.ports.leases.hand_over(&key("s"), &attempt("1"), 0, false).await.unwrap();
     assert_eq!(b.claim(&["2"]).await.len(), 1);
     assert_eq!(adopt(&a, 7).await, Adopted::Lost);
     assert_eq!((a.owned().await, b.owned().await), (0, 1));
@@ -202,18 +202,18 @@ pub async fn adopting_after_everything_was_forgotten(world: &dyn World) {
 pub async fn ensure_due_makes_a_lease_only_where_none_is(world: &dyn World) {
     let (a, b) = (Replica::join(world, "a").await, Replica::join(world, "b").await);
     for _ in 0..2 {
-        a.ports.leases.ensure_due(&key("s")).await.unwrap();
+        a.ports.leases.ensure_due(&key("s"), &a.born).await.unwrap();
     }
     assert_eq!(a.ports.leases.statuses(&Tenant::default()).await.unwrap().len(), 1);
     assert_eq!(b.claim(&["1", "2"]).await, [(key("s"), attempt("1"))]);
-    a.ports.leases.ensure_due(&key("s")).await.unwrap();
+    a.ports.leases.ensure_due(&key("s"), &a.born).await.unwrap();
     assert_eq!(a.claim(&["3"]).await, []);
 }
 
 pub async fn forgetting_drops_the_lease_of_anybody(world: &dyn World) {
     let (a, b) = (Replica::join(world, "a").await, Replica::join(world, "b").await);
     a.run(&key("owned"), "1", 1).await;
-    a.ports.leases.ensure_due(&key("ownerless")).await.unwrap();
+    a.ports.leases.ensure_due(&key("ownerless"), &a.born).await.unwrap();
     for name in ["owned", "ownerless", "none"] {
         b.ports.leases.forget(&key(name)).await.unwrap();
     }
@@ -227,7 +227,7 @@ pub async fn idle_events_come_out_only_without_a_lease(world: &dyn World) {
     a.ports.leases.append_if_idle(&key("s"), &[entry("before")]).await.unwrap();
     a.run(&key("s"), "1", 1).await;
     a.ports.leases.append_if_idle(&key("s"), &[entry("owned")]).await.unwrap();
-    a.ports.leases.hand_over(&key("s"), &attempt("1"), 0).await.unwrap();
+    a.ports.leases.hand_over(&key("s"), &attempt("1"), 0, false).await.unwrap();
     a.ports.leases.append_if_idle(&key("s"), &[entry("ownerless")]).await.unwrap();
     assert_eq!(a.bodies(&Tenant::default()).await, ["before"]);
 }
@@ -249,7 +249,7 @@ pub async fn a_status_is_the_leases_own(world: &dyn World) {
     assert!(publish(1, 5, retry).await.is_empty());
     assert_eq!(status().await.as_deref(), Some(retry));
     assert_eq!(publish(2, 4, r#"{"type":"idle"}"#).await, [0]);
-    a.ports.leases.hand_over(&key("s"), &attempt("1"), 0).await.unwrap();
+    a.ports.leases.hand_over(&key("s"), &attempt("1"), 0, false).await.unwrap();
     assert_eq!(status().await.as_deref(), Some(retry), "an ownerless lease keeps its status");
     assert_eq!(a.enter(&key("s"), "2").await, Entered::Won);
     assert!(a.ports.leases.begin(&key("s"), &attempt("2"), Fence(6), &[]).await.unwrap());

@@ -1,7 +1,7 @@
 //! The registry of replicas, and the control channel.
 
 use super::{Replica, World, attempt, key, within};
-use crate::{Born, Enter, Entered, LogLimits, ReplicaId, Signal, Ticked};
+use crate::{Born, Enter, Entered, Former, LogLimits, ReplicaId, Signal, Ticked};
 use run_protocol::Fence;
 use std::time::Duration;
 use tokio::sync::mpsc::Receiver;
@@ -23,7 +23,7 @@ pub async fn the_first_proposal_is_the_mark(world: &dyn World) {
 pub async fn a_tick_beats_and_tells(world: &dyn World) {
     let (a, b) = (Replica::join(world, "a").await, Replica::join(world, "b").await);
     a.run(&key("s"), "1", 1).await;
-    a.ports.leases.ensure_due(&key("t")).await.unwrap();
+    a.ports.leases.ensure_due(&key("t"), &a.born).await.unwrap();
     b.tick().await;
     for beat in 1..3 {
         let Ticked::Alive { beats, owned, pokes, due, newest } = a.tick().await else { panic!("not alive") };
@@ -72,7 +72,7 @@ pub async fn a_poke_is_signalled_with_its_fence(world: &dyn World) {
     a.ports.leases.begin(&key("s"), &attempt("1"), Fence(12), &[]).await.unwrap();
     b.ports.leases.poke(&key("s"), true).await.unwrap();
     assert_eq!(next(&mut signals).await, Signal::Poke(key("s"), Some(Fence(12))));
-    a.ports.leases.hand_over(&key("s"), &attempt("1"), 0).await.unwrap();
+    a.ports.leases.hand_over(&key("s"), &attempt("1"), 0, false).await.unwrap();
     assert_eq!(next(&mut signals).await, Signal::Wake);
     assert_eq!(next(&mut others).await, Signal::Wake, "the pokes were not for this one");
 }
@@ -83,7 +83,7 @@ pub async fn an_ownerless_lease_is_not_poked(world: &dyn World) {
     assert_eq!(a.ports.leases.attempt_of(&key("none")).await.unwrap(), None);
     assert!(a.ports.leases.statuses(&key("none").tenant).await.unwrap().is_empty());
     a.run(&key("s"), "1", 1).await;
-    a.ports.leases.hand_over(&key("s"), &attempt("1"), 0).await.unwrap();
+    a.ports.leases.hand_over(&key("s"), &attempt("1"), 0, false).await.unwrap();
     a.ports.leases.poke(&key("s"), true).await.unwrap();
     assert_eq!(pokes_of(&a, vec![]).await, []);
 }
@@ -100,6 +100,35 @@ pub async fn burial_needs_the_beat_that_was_seen(world: &dyn World) {
     assert_eq!(b.ports.registry.bury(&a.id, 2).await.unwrap(), Some(1));
     assert_eq!(b.ports.registry.bury(&a.id, 2).await.unwrap(), Some(0), "it is buried already");
     assert_eq!(b.claim(&["2", "3"]).await, [(key("s"), attempt("2"))]);
+}
+
+pub async fn burial_spares_the_neighbours_of_a_run_on_trial(world: &dyn World) {
+    let (a, b) = (Replica::join(world, "a").await, Replica::join(world, "b").await);
+    let former = async |name: &str| b.ports.leases.former(&key(name)).await.unwrap();
+    for name in ["s", "t"] {
+        a.run(&key(name), name, 1).await;
+    }
+    a.ports.registry.set_trial(&a.id, Some(&key("s"))).await.unwrap();
+    assert_eq!(b.ports.registry.bury(&a.id, 0).await.unwrap(), Some(2));
+    assert_eq!((former("s").await, former("t").await), (Former::Failed, Former::Spared));
+
+    // The next death counts for all again, and a trial that is over for nobody.
+    let c = Replica::join(world, "c").await;
+    assert_eq!(c.claim(&["1", "2"]).await.len(), 2);
+    c.ports.registry.set_trial(&c.id, Some(&key("s"))).await.unwrap();
+    c.ports.registry.set_trial(&c.id, None).await.unwrap();
+    assert_eq!(b.ports.registry.bury(&c.id, 0).await.unwrap(), Some(2));
+    for name in ["s", "t", "none"] {
+        assert_eq!(former(name).await, Former::Failed);
+    }
+
+    // What is handed over did not fail, unless it is said to have.
+    b.enter(&key("s"), "3").await;
+    b.ports.leases.hand_over(&key("s"), &attempt("3"), 0, false).await.unwrap();
+    assert_eq!(former("s").await, Former::HandedOver);
+    b.enter(&key("s"), "4").await;
+    b.ports.leases.hand_over(&key("s"), &attempt("4"), 0, true).await.unwrap();
+    assert_eq!(former("s").await, Former::Failed);
 }
 
 pub async fn the_buried_learn_it(world: &dyn World) {
@@ -127,7 +156,7 @@ pub async fn burial_frees_every_lease(world: &dyn World) {
 pub async fn everybody_is_woken(world: &dyn World) {
     let (a, b) = (Replica::join(world, "a").await, Replica::join(world, "b").await);
     let mut signals = b.ports.registry.listen(&b.id).await.unwrap();
-    a.ports.leases.ensure_due(&key("s")).await.unwrap();
+    a.ports.leases.ensure_due(&key("s"), &a.born).await.unwrap();
     assert_eq!(next(&mut signals).await, Signal::Wake);
     a.enter(&key("t"), "1").await;
     b.ports.registry.bury(&a.id, 0).await.unwrap();
@@ -138,6 +167,9 @@ pub async fn forgetting_everything_is_noticed(world: &dyn World) {
     let (mut a, mut b) = (Replica::join(world, "a").await, Replica::join(world, "b").await);
     a.run(&key("s"), "1", 1).await;
     world.forget().await;
+    // Who does not know yet makes no lease without an owner: the owner could not take its own back.
+    a.ports.leases.ensure_due(&key("s"), &a.born).await.unwrap();
+    assert_eq!(a.ports.leases.statuses(&key("s").tenant).await.unwrap().len(), 0);
     let Ticked::Reborn(born) = a.tick().await else { panic!("the tick did not notice") };
     assert_ne!(born, a.born);
     let wish: Enter = b.wish(&key("s"), "2");

@@ -3,7 +3,7 @@
 use super::Shared;
 use super::state::{Holder, Lease};
 use crate::{
-    Adopted, Attempt, Born, Enter, Entered, Entry, LeaseKind, Leases, Released, ReplicaId, Result, SessionKey,
+    Adopted, Attempt, Born, Enter, Entered, Entry, Former, LeaseKind, Leases, Released, ReplicaId, Result, SessionKey,
 };
 use async_trait::async_trait;
 use run_protocol::Fence;
@@ -77,13 +77,18 @@ impl Leases for Shared {
         }
     }
 
-    async fn hand_over(&self, key: &SessionKey, attempt: &Attempt, delay_ms: u64) -> Result<()> {
+    async fn hand_over(&self, key: &SessionKey, attempt: &Attempt, delay_ms: u64, failed: bool) -> Result<()> {
         let mut state = self.state();
         if let Some(lease) = state.lease_of(key, attempt) {
             lease.holder = Holder::Nobody(Instant::now() + Duration::from_millis(delay_ms));
+            lease.former = if failed { Former::Failed } else { Former::HandedOver };
             state.wake();
         }
         Ok(())
+    }
+
+    async fn former(&self, key: &SessionKey) -> Result<Former> {
+        Ok(self.state().leases.get(key).map(|lease| lease.former).unwrap_or_default())
     }
 
     async fn adopt(&self, key: &SessionKey, replica: &ReplicaId, attempt: &Attempt, fence: Fence) -> Result<Adopted> {
@@ -136,9 +141,9 @@ impl Leases for Shared {
         Ok(claimed)
     }
 
-    async fn ensure_due(&self, key: &SessionKey) -> Result<()> {
+    async fn ensure_due(&self, key: &SessionKey, born: &Born) -> Result<()> {
         let mut state = self.state();
-        if !state.leases.contains_key(key) {
+        if state.born.as_ref() == Some(born) && !state.leases.contains_key(key) {
             state.leases.insert(key.clone(), Lease::new(Holder::Nobody(Instant::now())));
             state.wake();
         }

@@ -2,7 +2,7 @@
 
 use super::Shared;
 use super::state::Holder;
-use crate::{Born, Registry, ReplicaId, Result, SessionKey, Signal, Tick, Ticked};
+use crate::{Born, Former, Registry, ReplicaId, Result, SessionKey, Signal, Tick, Ticked};
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -16,6 +16,15 @@ impl Registry for Shared {
         let mut state = self.state();
         state.beats.entry(replica.clone()).or_insert(0);
         Ok(state.born.get_or_insert_with(|| proposal.clone()).clone())
+    }
+
+    async fn set_trial(&self, replica: &ReplicaId, run: Option<&SessionKey>) -> Result<()> {
+        let mut state = self.state();
+        match run {
+            Some(run) => drop(state.trials.insert(replica.clone(), run.clone())),
+            None => drop(state.trials.remove(replica)),
+        }
+        Ok(())
     }
 
     async fn tick(&self, tick: &Tick) -> Result<Ticked> {
@@ -49,9 +58,12 @@ impl Registry for Shared {
         }
         state.beats.remove(replica);
         state.pokes.remove(replica);
+        let trial = state.trials.remove(replica);
         let mut count = 0;
-        for lease in state.leases.values_mut().filter(|lease| lease.owner() == Some(replica)) {
+        for (key, lease) in state.leases.iter_mut().filter(|(_, lease)| lease.owner() == Some(replica)) {
             lease.holder = Holder::Nobody(Instant::now());
+            let is_spared = trial.as_ref().is_some_and(|trial| trial != key);
+            lease.former = if is_spared { Former::Spared } else { Former::Failed };
             count += 1;
         }
         if count > 0 {

@@ -1,7 +1,7 @@
 //! What the in-process backend remembers.
 
 use super::events::Log;
-use crate::{Attempt, Born, ReplicaId, SessionKey, Signal};
+use crate::{Attempt, Born, Former, ReplicaId, SessionKey, Signal};
 use run_protocol::Fence;
 use std::collections::{BTreeSet, HashMap};
 use tokio::sync::mpsc;
@@ -14,6 +14,7 @@ pub(super) struct State {
     pub born: Option<Born>,
     pub beats: HashMap<ReplicaId, u64>,
     pub leases: HashMap<SessionKey, Lease>,
+    pub trials: HashMap<ReplicaId, SessionKey>,
     pub pokes: HashMap<ReplicaId, HashMap<SessionKey, u64>>,
     pub logs: HashMap<Tenant, Log>,
     pub listeners: Vec<(ReplicaId, mpsc::Sender<Signal>)>,
@@ -24,6 +25,7 @@ pub(super) struct Lease {
     pub holder: Holder,
     pub fence: Option<Fence>,
     pub want: u64,
+    pub former: Former,
     pub status: String,
 }
 
@@ -37,7 +39,7 @@ pub(super) enum Holder {
 
 impl Lease {
     pub fn new(holder: Holder) -> Self {
-        Self { holder, fence: None, want: 0, status: crate::leases::BUSY.into() }
+        Self { holder, fence: None, want: 0, former: Former::default(), status: crate::leases::BUSY.into() }
     }
 
     pub fn is_of(&self, attempt: &Attempt) -> bool {

@@ -1,6 +1,6 @@
 //! What the tests of this crate share.
 
-use sandbox::{ChildEnv, Identity, Limits, SpawnSpec};
+use sandbox::{ChildEnv, Identity, Lifeline, Limits, SpawnSpec};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ pub fn shell(text: &str, cwd: &Path) -> SpawnSpec {
         cwd: cwd.into(),
         env: ChildEnv::cleaned(std::env::vars_os(), []),
         limits: Limits::default(),
-        ttl: Duration::from_secs(10),
+        lifeline: Lifeline::new(Instant::now() + Duration::from_secs(60)),
         supervisor_exe: example("sandbox-supervise"),
         identity: Identity { session: "ses_x".into(), attempt: "a".into(), fence: 7 },
     }

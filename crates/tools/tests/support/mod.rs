@@ -2,11 +2,11 @@
 #![allow(dead_code, reason = "not every test file needs all of it")]
 
 use async_trait::async_trait;
-use sandbox::{ChildEnv, Identity};
+use sandbox::{ChildEnv, Identity, Lifeline};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tools::{Ask, Call, Host, Instructions, Output, Registry, ToolError, ToolSettings};
@@ -149,6 +149,7 @@ impl World {
             message: MessageId::parse("msg_x").unwrap(),
             call_id: "call_1".into(),
             identity: Identity::default(),
+            lifeline: Lifeline::new(Instant::now() + Duration::from_secs(600)),
             cancel: CancellationToken::new(),
             host: host.clone(),
             skills: Arc::default(),

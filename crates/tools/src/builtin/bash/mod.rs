@@ -142,7 +142,7 @@ impl<'a> Running<'a> {
             cwd,
             env: settings.env.clone(),
             limits: settings.limits,
-            ttl: settings.ttl,
+            lifeline: call.lifeline.clone(),
             supervisor_exe: settings.supervisor_exe.clone(),
             identity: call.identity.clone(),
         };
