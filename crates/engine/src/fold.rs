@@ -76,7 +76,7 @@ impl Fold {
     /// Whether the end of an answer was told; none if nothing was told of that message, or not for long.
     pub(crate) fn has_end(&self, session: &SessionId, message: &MessageId) -> Option<bool> {
         let known = self.sessions.get(session)?.messages.iter().find(|(known, _, _)| known == message.as_str());
-        known.map(|(_, info, _)| info.as_ref().is_some_and(|info| !info["time"]["completed"].is_null()))
+        known.map(|(_, info, _)| info.as_ref().is_some_and(|info| !info.value["time"]["completed"].is_null()))
     }
 
     /// The text of a part, deltas included; none of one that came whole and large.

@@ -50,8 +50,13 @@ impl CuttingProxy {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free loopback port");
         listener.set_nonblocking(true).expect("a socket can be non-blocking");
         let address = listener.local_addr().expect("a bound socket has an address");
-        let (command, commands) =
-            watch::channel(Command { traffic: Traffic::Flows, cuts: 0, event_cuts: 0, refuses: false, holds_subscribers: false });
+        let (command, commands) = watch::channel(Command {
+            traffic: Traffic::Flows,
+            cuts: 0,
+            event_cuts: 0,
+            refuses: false,
+            holds_subscribers: false,
+        });
         let budget = Arc::new(AtomicU64::new(NO_LIMIT));
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::spawn({
