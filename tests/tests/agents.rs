@@ -104,7 +104,7 @@ async fn an_agent_is_offered_the_tools_that_its_rules_allow() {
     let offered: Vec<Vec<String>> =
         world.model.main_requests().iter().map(|request| transcript::offered_tools(&request.body)).collect();
     let lacks = |at: usize| -> Vec<&String> { offered[0].iter().filter(|tool| !offered[at].contains(tool)).collect() };
-    assert!(lacks(1).iter().all(|tool| *tool == "todowrite"), "{offered:?}");
+    assert!(lacks(1).iter().all(|tool| ["question", "todowrite"].contains(&tool.as_str())), "{offered:?}");
     for tool in ["edit", "write"] {
         assert!(lacks(2).iter().any(|lacking| *lacking == tool), "{offered:?}");
     }
@@ -146,7 +146,8 @@ async fn a_variant_adds_its_options_and_is_kept_on_message_and_session() {
 async fn a_long_context_costs_what_its_price_says_and_the_session_bears_the_sums() {
     let prices = json!({"input": 3, "output": 15, "cache_read": 0.3, "cache_write": 3.75,
         "context_over_200k": {"input": 6, "output": 22.5, "cache_read": 0.6, "cache_write": 7.5}});
-    let world = with_config(json!({"provider": {"fake": {"models": {"m": {"cost": prices}}}}})).await;
+    let model = json!({"cost": prices, "limit": {"context": 1_000_000, "output": 32_000}});
+    let world = with_config(json!({"provider": {"fake": {"models": {"m": model}}}})).await;
     let usage = |prompt| Usage { prompt, completion: 1000, cached: 50_000, reasoning: 400 };
     world.model.script([
         Answer::new().text("short").finish("stop", usage(150_000)),

@@ -28,6 +28,12 @@ async fn a_failover_is_followed_by_all_connections() {
     let mut signals = a.ports.registry.listen(&a.id).await.unwrap();
     a.ports.events.publish(&Tenant::default(), &a.id, 1, &[entry("x")]).await.unwrap();
     assert!(within("an event", subscription.recv()).await.is_some());
+    within("the copy to know the fleet", async {
+        while redis.copy.command(&["HGET", "flotilla:1:{0}:alive", "a"]).is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
     redis.fail_over().await;
     within("the new master", async {
         while a.ports.registry.ping().await.is_err() {
