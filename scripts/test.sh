@@ -13,7 +13,8 @@ cargo clippy --workspace --all-targets --locked -- -D warnings
 cargo test --workspace --locked
 
 # The run above had three replicas; the same HTTP suite again with one, and without Redis.
-suite=(abort auth bad_requests concurrency events idempotency prompt queue sessions takeover tools)
+suite=(abort auth bad_requests commands compaction concurrency edits events fork idempotency more_tools prompt provider_errors
+    queue sessions shell takeover tasks tools)
 for mode in one embedded; do
     FLOTILLA_TEST_MODE=$mode cargo test --locked -p suite "${suite[@]/#/--test=}"
 done
