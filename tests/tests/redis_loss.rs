@@ -5,7 +5,7 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 use suite::figures::{self, rounds};
 use suite::outage::AtWork;
-use suite::screen::{saw_each_once, shows_what_is_stored};
+use suite::screen::saw_each_once;
 use testkit::client::text_of;
 use testkit::model::Gate;
 use testkit::outline::shown_texts;
