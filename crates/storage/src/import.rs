@@ -1,11 +1,13 @@
 //! Taking in a session that was made elsewhere, with all its records and under its own ids.
 
 use crate::error::{Result, StoreError};
+use crate::head::Look;
 use crate::record::{Record, Write};
 use crate::store::TenantStore;
-use run_protocol::Head;
+use run_protocol::{Head, Patience};
 use serde_json::Value;
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 use wire::ids::SessionId;
 
 /// What an import found.
@@ -21,13 +23,16 @@ impl TenantStore {
     /// Makes a session with these records: its parts, its messages, and last its own, which makes the others visible.
     ///
     /// `Exists` if one of its ids is in use here with another content, or was deleted. After a crash the same call finishes
-    /// what was begun. Replicas may be at work meanwhile.
+    /// what was begun. Replicas may be at work meanwhile. `Contended` if others kept the session's guard busy for a minute:
+    /// the same call again finds what they made.
     pub fn import_session(&self, session: &SessionId, head: &Head, records: &[(Record, Vec<u8>)]) -> Result<Imported> {
         for (record, _) in records {
             // Nothing is begun with a name that no record may have.
             self.path(record)?;
         }
-        for _ in 0..TRIES {
+        let began = Instant::now();
+        let mut patience = Patience::new(self.inner.entropy.bits());
+        loop {
             if self.is_here(session)? {
                 return if self.is_same(session, records)? { Ok(Imported::Known) } else { Err(StoreError::Exists) };
             }
@@ -42,15 +47,23 @@ impl TenantStore {
                 Ok(()) | Err(StoreError::Exists) => {}
                 Err(error) => return Err(error),
             }
-            match self.write_import(session, records) {
-                // Somebody imports the same at this moment: whoever was faster is found by looking again.
-                Err(StoreError::Contended { .. } | StoreError::Fenced) => {}
+            let Look { number, empty } = self.look_head(session)?;
+            let waited = began.elapsed();
+            if waited > LONGEST {
+                return Err(StoreError::Contended { number, empty });
+            }
+            // Whoever has begun is left to finish: contenders that depose each other would never come to an end.
+            if !patience.may_take(number, empty, waited.as_millis() as u64) {
+                std::thread::sleep(Duration::from_millis(patience.pause_ms()));
+                continue;
+            }
+            match self.write_import(session, number, records) {
+                Err(StoreError::Contended { .. } | StoreError::Fenced) => patience.was_fenced(),
                 Ok(true) => return Ok(Imported::New),
                 Ok(false) => {}
                 Err(error) => return Err(error),
             }
         }
-        Err(StoreError::Exists)
     }
 
     /// Whether the session's own record is here. `Exists` if it was deleted.
@@ -64,8 +77,8 @@ impl TenantStore {
     }
 
     /// False: the session came between.
-    fn write_import(&self, session: &SessionId, records: &[(Record, Vec<u8>)]) -> Result<bool> {
-        let guard = self.take_head(session)?;
+    fn write_import(&self, session: &SessionId, number: u64, records: &[(Record, Vec<u8>)]) -> Result<bool> {
+        let guard = self.take_head_at(session, number)?;
         if self.is_here(session)? {
             guard.release();
             return Ok(false);
@@ -96,5 +109,5 @@ impl TenantStore {
     }
 }
 
-/// How often it is tried while another writer of the same session is faster.
-const TRIES: u32 = 40;
+/// How long others may keep the session's guard busy.
+const LONGEST: Duration = Duration::from_secs(60);

@@ -62,7 +62,7 @@ pub(crate) struct Inner {
     pub(crate) views: Mutex<Bounded<ViewKey, Arc<Mutex<View>>>>,
     pub(crate) rows: Mutex<Bounded<PathBuf, Arc<Mutex<Rows>>>>,
     root: PathBuf,
-    entropy: Arc<dyn Entropy>,
+    pub(crate) entropy: Arc<dyn Entropy>,
     names: AtomicU64,
     /// Tenants whose directories are known to be there.
     made: Mutex<HashSet<Tenant>>,
