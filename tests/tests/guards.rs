@@ -58,11 +58,10 @@ async fn stopped_owner_changes_nothing(point: Failpoint) {
     gate.release();
     armed.reached(BOUND).await;
     let began = std::time::Instant::now();
-    let settled = eventually(BOUND, "another replica to take over and finish", || async {
+    eventually(BOUND, "another replica to take over and finish", || async {
         let said = world.at(1).messages(&id).await;
-        let last = said.last()?.clone();
         let idle = world.at(1).status(&id).await == "idle" && world.at(2).status(&id).await == "idle";
-        (idle && last["info"]["finish"] == "stop").then_some(said)
+        (idle && said.last()?["info"]["finish"] == "stop").then_some(())
     })
     .await;
     println!("figure take-over of a stopped owner ({point:?}): {} ms", began.elapsed().as_millis());
@@ -71,6 +70,7 @@ async fn stopped_owner_changes_nothing(point: Failpoint) {
         (std::fs::read_dir(world.data_dir().join("flotilla/open")).unwrap().count() == 0).then_some(())
     })
     .await;
+    let settled = world.at(1).messages(&id).await;
     let (before, owed) = (files(world.data_dir()), owes(&world, &id));
     world.replica(0).cont();
     eventually(BOUND, "the woken replica to know that it lost", || async {
@@ -193,15 +193,28 @@ async fn no_update_of_many_clients_is_lost_while_lock_servers_die_and_hang() {
             for number in 0..12 {
                 let name = format!("w{writer}.{number}");
                 let rule = json!({"permission": [{"permission": name, "pattern": "*", "action": "allow"}]});
-                if client.patch(&path, &rule).await.status == 200 {
-                    taken.push(name);
-                }
+                // Whoever waited in vain for the others to let go of the lock is told to come again.
+                eventually(BOUND, "a change to be taken", || async {
+                    let status = client.patch(&path, &rule).await.status;
+                    assert!([200, 503].contains(&status), "{status}");
+                    (status == 200).then_some(())
+                })
+                .await;
+                taken.push(name);
             }
             taken
         });
     }
+    let connections = |world: &mut World| world.lock_server(0).command(&["CLIENT", "LIST"]).lines().count();
+    let all = connections(&mut world);
     world.lock_server(0).kill();
     world.lock_server(0).start_again().await;
+    // Until the replicas have found the first again, a second one that is away makes a majority.
+    let began = std::time::Instant::now();
+    while connections(&mut world) < all {
+        assert!(began.elapsed() < BOUND, "the replicas do not come back to a lock server");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     world.lock_server(1).pause();
     let mut taken: Vec<String> = storm.join_all().await.into_iter().flatten().collect();
     world.lock_server(1).resume();
@@ -214,6 +227,5 @@ async fn no_update_of_many_clients_is_lost_while_lock_servers_die_and_hang() {
         .collect();
     taken.sort();
     there.sort();
-    assert_eq!(taken.len(), 72, "a minority of the lock servers is missed by nobody");
     assert_eq!(there, taken);
 }

@@ -5,7 +5,7 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 use suite::figures::{self, rounds};
 use suite::outage::AtWork;
-use suite::screen::saw_each_once;
+use suite::screen::shows_what_is_stored;
 use testkit::client::text_of;
 use testkit::model::Gate;
 use testkit::outline::shown_texts;
@@ -202,7 +202,7 @@ async fn fail_over_to_a_lagging_copy() -> Duration {
         }
     }
     let back = began.elapsed();
-    world.reconnect(&mut away, 2).await;
+    away.resume_again_and_again(&format!("{}{}", world.url(2), world.event_path()));
 
     // Newcomers are shown what has been said of the long answer, exactly, while it goes on.
     let is_still_running =
@@ -232,8 +232,10 @@ async fn fail_over_to_a_lagging_copy() -> Duration {
         .await;
     }
     assert_eq!(world.model.concurrent_runs(&long), 1);
-    for reader in readers.iter().chain([&away]) {
-        saw_each_once(reader);
+    for (number, reader) in readers.iter().chain([&away]).enumerate() {
+        for session in [&long, &lost] {
+            shows_what_is_stored(reader, &world.at(number % 3), session).await;
+        }
     }
     for replica in world.replicas() {
         assert!(!Failover::shows_a_password(&replica.stderr()), "a password in a log");

@@ -13,7 +13,7 @@ use coordination::{Cursor, Read};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -143,6 +143,8 @@ struct State {
     newest: Option<Cursor>,
     /// The newest cursors that were read, oldest first.
     read: VecDeque<Cursor>,
+    /// Cursors that were read before the log went back: what it still holds of them was folded and shown.
+    known: HashSet<Cursor>,
     fold: Fold,
     ring: Ring,
     shown: Option<Snapshot>,
@@ -184,6 +186,7 @@ impl Engine {
             state: Mutex::new(State {
                 newest: None,
                 read: VecDeque::new(),
+                known: HashSet::new(),
                 fold: Fold::default(),
                 ring: Ring::default(),
                 shown: None,
@@ -289,7 +292,8 @@ impl Feed {
         if state.newest == from {
             // What was folded stays: it is all that is left to heal readers from.
             state.newest = None;
-            state.read.clear();
+            // Another replica may be in the midst of forgetting: then some of what is shared is still there to be read.
+            state.known = state.read.drain(..).collect();
             state.ring.cut();
             drop(state);
             self.more.notify_waiters();
@@ -322,7 +326,12 @@ impl Feed {
                 return false;
             }
             for (cursor, body) in entries {
-                if let Some((item, event)) = read_item(engine, &self.tenant, &cursor, body) {
+                if !state.known.is_empty() && !state.known.contains(&cursor) {
+                    state.known.clear();
+                }
+                if state.known.is_empty()
+                    && let Some((item, event)) = read_item(engine, &self.tenant, &cursor, body)
+                {
                     if event.kind == "session.idle"
                         && let Some(session) = &item.session
                     {

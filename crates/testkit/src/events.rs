@@ -86,16 +86,7 @@ impl EventReader {
     /// the official clients do.
     pub async fn open_again_and_again(url: &str, headers: &[(String, String)]) -> Self {
         let shared = Arc::new(Shared::default());
-        let task = tokio::spawn({
-            let (url, headers, shared) = (url.to_owned(), headers.to_vec(), shared.clone());
-            async move {
-                loop {
-                    let last_id = shared.heard.lock().unwrap().last_id.clone();
-                    let _however = follow(&url, headers.clone(), last_id, &shared).await;
-                    tokio::time::sleep(RETRY).await;
-                }
-            }
-        });
+        let task = tokio::spawn(follow_again_and_again(url.to_owned(), headers.to_vec(), shared.clone()));
         let reader = Self { shared, headers: headers.to_vec(), task, looked_at: 0 };
         reader.wait_for_more(0).await;
         reader
@@ -120,6 +111,12 @@ impl EventReader {
         let last_id = self.last_id();
         self.shared.heard.lock().unwrap().ended = None;
         self.task = tokio::spawn(read(url.to_string(), self.headers.clone(), last_id, self.shared.clone()));
+    }
+
+    /// As [`resume`](Self::resume), and again whenever the connection ends, however it does, as the official clients do.
+    pub fn resume_again_and_again(&mut self, url: &str) {
+        self.task.abort();
+        self.task = tokio::spawn(follow_again_and_again(url.to_owned(), self.headers.clone(), self.shared.clone()));
     }
 
     /// Drops the connection, as a client that lost its network.
@@ -242,6 +239,14 @@ async fn read(url: String, headers: Vec<(String, String)>, last_id: Option<Strin
     let ended = follow(&url, headers, last_id, &shared).await;
     shared.heard.lock().unwrap().ended = Some(ended);
     shared.more.notify_waiters();
+}
+
+async fn follow_again_and_again(url: String, headers: Vec<(String, String)>, shared: Arc<Shared>) {
+    loop {
+        let last_id = shared.heard.lock().unwrap().last_id.clone();
+        let _however = follow(&url, headers.clone(), last_id, &shared).await;
+        tokio::time::sleep(RETRY).await;
+    }
 }
 
 async fn follow(

@@ -212,7 +212,13 @@ pub(super) async fn delete(fleet: &Fleet) -> Result<()> {
     fleet.model().respond_with(|_| Answer::new().text("some words").hang());
     let id = fleet.session(no_rules()).await;
     let _caller = fleet.prompt(0, &id, "go");
-    fleet.until_asked(&id).await;
+    // Whoever has yet to store the answer's beginning may stumble over the deletion, and end by that.
+    let said = async || {
+        let messages = fleet.at(0).messages(&id).await;
+        let is_text = |message: &Value| parts_of(message).iter().any(|part| part["type"] == "text");
+        messages.iter().any(|message| message["info"]["role"] == "assistant" && is_text(message)).then_some(())
+    };
+    eventually(BOUND, "the beginning of the answer", said).await;
     fleet.send(1, Method::DELETE, &path(&id), &json!({})).await?;
     let ended = within("end of the run", async || fleet.asked(&id)[0].disconnected.then_some(()));
     ended.await.context("the session is gone, and A still runs it")?;
