@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
-use testkit::model::Gate;
+use testkit::model::{Gate, Usage};
 use testkit::{Answer, BOUND, Failpoint, Mode, World, WorldSpec, eventually};
 
 /// Replicas with failpoints that notice a silence soon.
@@ -47,11 +47,16 @@ fn owes(world: &World, id: &str) -> Value {
 
 /// Stops the owner at a point of its run, lets another take over and finish, wakes it, and compares.
 async fn stopped_owner_changes_nothing(point: Failpoint) {
+    stopped_in_an_answer(point, |gate| Answer::new().text("half ").wait(gate).text("done").stop()).await;
+}
+
+/// The same in the midst of this answer, after its gate.
+async fn stopped_in_an_answer(point: Failpoint, answer: impl FnOnce(&Gate) -> Answer) {
     let mut world = World::start_with(spec()).await;
     world.model.respond_with(|_| Answer::say("the answer"));
     let id = world.session().await;
     let gate = Gate::new();
-    world.model.push(Answer::new().text("half ").wait(&gate).text("done").stop());
+    world.model.push(answer(&gate));
     world.at(0).prompt_async(&id, "go").await;
     gate.reached().await;
     let armed = world.replica(0).stop_at(&point);
@@ -104,6 +109,18 @@ async fn an_owner_that_is_stopped_before_a_message_is_placed_changes_nothing_whe
 async fn an_owner_that_is_stopped_before_its_head_is_placed_changes_nothing_when_it_wakes() {
     if Mode::is_fleet_or_skip() {
         stopped_owner_changes_nothing(Failpoint::before("rename", "head.json")).await;
+    }
+}
+
+#[tokio::test]
+async fn an_owner_that_is_stopped_before_its_todos_are_placed_changes_nothing_when_it_wakes() {
+    if Mode::is_fleet_or_skip() {
+        let todos = json!({"todos": [{"content": "a thing", "status": "pending", "priority": "high"}]});
+        let answer = |gate: &Gate| {
+            let call = Answer::new().text("first ").wait(gate).tool_call("c1", "todowrite", todos);
+            call.finish("tool_calls", Usage::default())
+        };
+        stopped_in_an_answer(Failpoint::before("rename", "storage/todo/"), answer).await;
     }
 }
 
@@ -205,16 +222,11 @@ async fn no_update_of_many_clients_is_lost_while_lock_servers_die_and_hang() {
             taken
         });
     }
-    let connections = |world: &mut World| world.lock_server(0).command(&["CLIENT", "LIST"]).lines().count();
-    let all = connections(&mut world);
-    world.lock_server(0).kill();
-    world.lock_server(0).start_again().await;
+    let server = world.lock_server(0);
+    let connections = server.connections();
+    server.kill();
     // Until the replicas have found the first again, a second one that is away makes a majority.
-    let began = std::time::Instant::now();
-    while connections(&mut world) < all {
-        assert!(began.elapsed() < BOUND, "the replicas do not come back to a lock server");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    server.start_again_and_be_found(connections).await;
     world.lock_server(1).pause();
     let mut taken: Vec<String> = storm.join_all().await.into_iter().flatten().collect();
     world.lock_server(1).resume();

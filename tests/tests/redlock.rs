@@ -14,9 +14,10 @@ async fn locks_work_with_one_of_three_masters_down_and_with_one_that_hangs() {
     let mut world = World::start_with(WorldSpec { lock_servers: 3, ..WorldSpec::default() }).await;
     world.model.respond_with(|_| Answer::say("answered"));
     let id = world.session().await;
+    let connections = world.lock_server(0).connections();
     world.lock_server(0).kill();
     assert_eq!(world.prompt(&id, "with one dead").await["info"]["finish"], "stop");
-    world.lock_server(0).start_again().await;
+    world.lock_server(0).start_again_and_be_found(connections).await;
     // One that hangs costs no time-out: a majority of the others decides.
     world.lock_server(1).pause();
     for number in 0..6 {
@@ -94,6 +95,37 @@ async fn without_a_majority_of_lock_masters_writes_are_refused_within_a_second_a
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn without_a_majority_of_lock_masters_an_approval_is_refused_and_can_be_given_later() {
+    if !Mode::is_fleet_or_skip() {
+        return;
+    }
+    let config = json!({"permission": {"bash": "ask"}});
+    let mut world = World::start_with(WorldSpec { lock_servers: 3, config, ..WorldSpec::default() }).await;
+    world.model.push(Answer::call("c1", "bash", json!({"command": "touch made", "description": "makes a file"})));
+    world.model.respond_with(|_| Answer::say("done"));
+    let id = world.session().await;
+    let waiting = world.spawn_prompt(0, &id, "go");
+    let ask =
+        eventually(BOUND, "the ask", || async { world.client().get("/permission").await.ok().get(0).cloned() }).await;
+    let path = format!("/permission/{}/reply", ask["id"].as_str().unwrap());
+    let connections = world.lock_server(0).connections();
+    world.lock_server(0).kill();
+    world.lock_server(1).kill();
+    for number in 0..3 {
+        let client = world.at(number);
+        let reply = client.post(&path, &json!({"reply": "always"})).await;
+        assert_eq!((reply.status, reply.header("retry-after")), (503, "1"), "{}", reply.text());
+        assert_eq!(client.get("/permission").await.ok()[0]["id"], ask["id"], "it is still asked");
+    }
+    assert!(!world.data_dir().join("flotilla/approvals").read_dir().is_ok_and(|mut found| found.next().is_some()));
+    assert!(!world.file("made").exists());
+    world.lock_server(0).start_again_and_be_found(connections).await;
+    assert_eq!(world.at(1).post(&path, &json!({"reply": "always"})).await.status, 200);
+    assert_eq!(waiting.await.unwrap()["info"]["finish"], "stop");
+    assert!(world.file("made").exists());
 }
 
 #[tokio::test]

@@ -115,6 +115,21 @@ impl RedisServer {
     pub fn command(&self, args: &[&str]) -> String {
         command(self.port, &self.options, args).unwrap_or_else(|| panic!("redis-cli {args:?} failed"))
     }
+
+    /// How many connections it has, the asking one included.
+    pub fn connections(&self) -> usize {
+        self.command(&["CLIENT", "LIST"]).lines().count()
+    }
+
+    /// Starts a killed server again and waits until it has as many connections as before: until then it is missed.
+    ///
+    /// # Panics
+    /// When they do not come back within [`BOUND`](crate::BOUND).
+    pub async fn start_again_and_be_found(&mut self, connections: usize) {
+        self.start_again().await;
+        let all = || async { (self.connections() >= connections).then_some(()) };
+        crate::eventually(crate::BOUND, "a server that is back to be found", all).await;
+    }
 }
 
 fn launch(port: u16, directory: &TempDir, options: &[String]) -> Process {
