@@ -93,6 +93,12 @@ impl StoredAsk {
         }
     }
 
+    /// True where a request that is sent again finds its own answer here: an earlier sending came as far as the ask, and no
+    /// further.
+    fn is_answered_before(&self, is_again: bool, answer: &Answer) -> bool {
+        is_again && self.answer.as_ref() == Some(answer)
+    }
+
     fn record(&self) -> Record {
         Record::Ask { session: self.session().clone(), id: self.id().to_owned() }
     }
@@ -344,15 +350,19 @@ impl Engine {
         let (_, (session, answered)) = self
             .head_commit(&key, Committer::Request, move |head, at| {
                 let session = at.session()?;
-                let open = open_asks(at)?;
+                let asks = parse(at.store.asks(at.id)?);
+                let it = asks.iter().find(|ask| ask.id() == wanted);
+                let asked = it.and_then(StoredAsk::permission);
                 if !head.apply_once(acting.name.as_deref()) {
                     // An earlier sending was the answer; its sender may not have lived to tell it.
-                    let asks = parse(at.store.asks(at.id)?);
-                    let asked = asks.iter().find(|ask| ask.id() == wanted).and_then(StoredAsk::permission);
                     let answered = asked.map(|request| (true, request.clone(), reply)).into_iter().collect();
                     return Ok(Decision::Leave((session, Some(answered))));
                 }
-                let Some(asked) = open.iter().find(|ask| ask.id() == wanted).and_then(StoredAsk::permission) else {
+                let is_given = it.is_some_and(|ask| {
+                    ask.is_answered_before(acting.is_again, &Answer::Reply { reply, message: message.clone() })
+                });
+                let is_open = it.is_some_and(|ask| ask.answer.is_none());
+                let Some(asked) = asked.filter(|_| is_open || is_given) else {
                     return Ok(Decision::Leave((session, None)));
                 };
                 let mut writes = Vec::new();
@@ -362,7 +372,10 @@ impl Engine {
                     approved = approve(at.store, &session.project_id, asked)?;
                 }
                 let mut answered = Vec::new();
-                for ask in &open {
+                if is_given {
+                    answered.push((true, asked.clone(), reply));
+                }
+                for ask in asks.iter().filter(|ask| ask.answer.is_none()) {
                     let is_it = ask.id() == wanted;
                     let reply = match (reply, ask.permission()) {
                         _ if is_it => reply,
@@ -443,9 +456,15 @@ impl Engine {
                     let asked = parse(at.store.asks(at.id)?).into_iter().find(|ask| ask.id() == wanted);
                     return Ok(Decision::Leave((session, asked)));
                 }
-                let Some(ask) = open_asks(at)?.into_iter().find(|ask| ask.id() == wanted) else {
+                let Some(ask) = parse(at.store.asks(at.id)?).into_iter().find(|ask| ask.id() == wanted) else {
                     return Ok(Decision::Leave((session, None)));
                 };
+                if ask.is_answered_before(acting.is_again, &given) {
+                    return Ok(Decision::Write(Vec::new(), (session, Some(ask))));
+                }
+                if ask.answer.is_some() {
+                    return Ok(Decision::Leave((session, None)));
+                }
                 let closed = StoredAsk { answer: Some(given.clone()), ..ask.clone() };
                 let write = Write::Put(closed.record(), body(&closed)?);
                 Ok(Decision::Write(vec![write], (session, Some(ask))))

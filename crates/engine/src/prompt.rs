@@ -3,7 +3,7 @@
 use crate::api::{Accepted, EngineError, Prompt, RequestName, Scope, TicketRef};
 use crate::asks::found;
 use crate::by_user::ByUser;
-use crate::commit::{Committer, Decision, body};
+use crate::commit::{Committer, Decision, Under, body};
 use crate::compaction::Compaction;
 use crate::engine::Engine;
 use crate::named::{Named, hash_of};
@@ -30,7 +30,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// What the commit of a prompt found.
 enum Stored {
-    New { k: Option<u64>, was_open: bool, session: Box<Session>, changed: bool },
+    New { k: Option<u64>, was_open: bool, session: Box<Session>, changed: bool, withdrawn: Vec<MessageId> },
     Joined { k: u64 },
     Known,
 }
@@ -96,7 +96,8 @@ impl Engine {
         match stored {
             Stored::Joined { k } => Ok(Accepted::Ticket(ticket(k))),
             Stored::Known => Ok(Accepted::Stored(Box::new(self.message(tenant, id, &message_id).await?))),
-            Stored::New { k, was_open, session, changed } => {
+            Stored::New { k, was_open, session, changed, withdrawn } => {
+                self.tell_withdrawn(&key, &head, &session, &withdrawn).await;
                 if prompt.shell.is_none() {
                     self.publish_prompt(&key, &head, &session, changed, &message, &parts).await;
                 }
@@ -268,15 +269,20 @@ impl Engine {
             }
             session.time.updated = session.time.updated.max(message.time.created);
             let changed = before != (session.agent.clone(), session.model.clone());
-            let mut writes = Vec::new();
+            let (mut writes, mut withdrawn) = (Vec::new(), Vec::new());
             for part in parts.iter() {
                 writes.push(Write::Put(Record::Part { message: message.id.clone(), id: part.id.clone() }, body(part)?));
             }
             let k = if no_reply {
                 None
             } else {
+                let before = head.issued;
                 let k = head.issue();
-                at.store.put_marker(at.id, k)?;
+                if at.store.put_marker(at.id, k)? {
+                    let (messages, removals) = never_given_out(at, before, Some(&message.id))?;
+                    writes.extend(removals);
+                    withdrawn = messages;
+                }
                 let kind = if shell.is_some() { TicketKind::Shell } else { TicketKind::Prompt };
                 let (body_hash, command) = (body_hash.clone(), shell.clone());
                 let issued = Ticket { k, body_hash, kind, command, extra: serde_json::Map::new() };
@@ -286,9 +292,42 @@ impl Engine {
             writes.push(Write::Put(session_record(&session), body(&session)?));
             let stored = Message::User(message.clone());
             writes.push(Write::Put(message_record(&stored), body(&stored)?));
-            Ok(Decision::Write(writes, (Stored::New { k, was_open, session: Box::new(session), changed }, message)))
+            let session = Box::new(session);
+            Ok(Decision::Write(writes, (Stored::New { k, was_open, session, changed, withdrawn }, message)))
         })
         .await
+    }
+
+    /// Removes what is left of prompts of a session whose replica died before it had given their tickets out.
+    pub(crate) async fn withdraw_prompts(&self, key: &SessionKey) -> Result<(), EngineError> {
+        let withdrawn = self.head_commit(key, Committer::Request, |head, at| {
+            let (messages, mut writes) = never_given_out(at, head.issued, None)?;
+            let markers = at.store.markers()?.into_iter().filter(|marker| marker.session == *at.id);
+            // Last: who dies before is followed by the next sweep.
+            for k in markers.filter_map(|marker| marker.ticket).filter(|k| *k > head.issued) {
+                writes.push(Write::Remove(Record::Marker { session: at.id.clone(), k }));
+            }
+            // Given out meanwhile: it was about to be when it was seen.
+            if writes.is_empty() {
+                return Ok(Decision::Leave(None));
+            }
+            Ok(Decision::Write(writes, Some((at.session()?, messages))))
+        });
+        match withdrawn.await {
+            Ok((head, Some((session, messages)))) => self.tell_withdrawn(key, &head, &session, &messages).await,
+            Ok((_, None)) | Err(EngineError::SessionNotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Tells that messages are gone that may have been read, though nobody was told of them.
+    async fn tell_withdrawn(&self, key: &SessionKey, head: &Head, session: &Session, messages: &[MessageId]) {
+        let origin = self.origin(key, session, None);
+        for message in messages {
+            let version = (message.to_string(), RecordVersion::head(head.rev));
+            self.publish(&origin, wire::event::message_removed(&key.session, message), Some(version)).await;
+        }
     }
 
     async fn publish_prompt(
@@ -451,6 +490,30 @@ impl Engine {
             tracing::info!(session = %key.session, %error, "idle events were not published");
         }
     }
+}
+
+/// What is left of prompts whose replica died before it had given out their tickets, but for one that is stored again: the
+/// messages that are there, and how all of it is removed. They were never acknowledged, and their numbers will be others'.
+fn never_given_out(
+    at: &Under<'_>,
+    issued: u64,
+    but: Option<&MessageId>,
+) -> Result<(Vec<MessageId>, Vec<Write>), EngineError> {
+    let (mut messages, mut writes) = (Vec::new(), Vec::new());
+    let tickets = at.store.tickets(at.id)?.into_iter();
+    for (id, _) in tickets.filter(|(id, ticket)| ticket.k > issued && Some(id) != but) {
+        let message = Record::Message { session: at.id.clone(), id: id.clone() };
+        if at.store.read(&message)?.is_some() {
+            messages.push(id.clone());
+        }
+        writes.push(Write::Remove(message));
+        for part in at.store.parts(&id)?.into_iter().filter(|part| part.session_id == *at.id) {
+            writes.push(Write::Remove(Record::Part { message: id.clone(), id: part.id }));
+        }
+        // Last: by it the rest is found.
+        writes.push(Write::Remove(Record::Ticket { session: at.id.clone(), message: id }));
+    }
+    Ok((messages, writes))
 }
 
 /// The hash that stands for a prompt's name, or for the id that its client gave it.

@@ -159,6 +159,8 @@ struct Found {
     stopped: BTreeSet<SessionId>,
     /// Those that live, with the marker of a deletion.
     not_begun: Vec<SessionId>,
+    /// Those with the marker of a ticket that is not given out.
+    not_given_out: BTreeSet<SessionId>,
 }
 
 fn new_id(name: &str, ids: &IdSource) -> ReplicaId {
@@ -456,7 +458,7 @@ impl Engine {
     }
 
     /// Goes through the markers: what is settled is unlinked, what nobody works for becomes due, who works for what was
-    /// aborted is told.
+    /// aborted is told, what a death broke off before it was acknowledged is withdrawn.
     pub(crate) async fn sweep(&self) {
         if self.0.replica.awaits_owners(self.0.settings.lease_ttl) {
             return;
@@ -475,9 +477,10 @@ impl Engine {
                             store.remove_deletion_marker(&marker.session)?;
                         }
                         None if head.is_live() => found.not_begun.push(marker.session),
-                        // A marker above what was issued is one of a prompt that was never acknowledged, or is about
-                        // to be: its own committer deals with it.
-                        Some(ticket) if ticket > head.issued => {}
+                        // Of a prompt that was never acknowledged, or is about to be.
+                        Some(ticket) if ticket > head.issued => {
+                            found.not_given_out.insert(marker.session);
+                        }
                         _ => {
                             if head.stopped > head.settled {
                                 found.stopped.insert(marker.session.clone());
@@ -501,6 +504,11 @@ impl Engine {
                     for session in found.not_begun {
                         if let Err(error) = self.withdraw_deletion(&key(session)).await {
                             tracing::warn!(%tenant, %error, "the marker of a deletion that was not begun stays");
+                        }
+                    }
+                    for session in found.not_given_out {
+                        if let Err(error) = self.withdraw_prompts(&key(session)).await {
+                            tracing::warn!(%tenant, %error, "what is left of a prompt that was never acknowledged stays");
                         }
                     }
                 }

@@ -86,6 +86,8 @@ pub(crate) struct Run {
     pub guard: Arc<RunGuard>,
     pub origin: Origin,
     sequence: Arc<AtomicU64>,
+    /// Whether the session was open before this run: what is open may be the work of others.
+    pub goes_on: bool,
     /// How the attempt before this one ended, if there was one, until that is counted.
     follows: Arc<Mutex<Option<Former>>>,
     trial: Arc<Mutex<Option<Trial>>>,
@@ -289,6 +291,7 @@ impl Engine {
             guard: Arc::new(guard),
             origin,
             sequence: Arc::new(AtomicU64::new(0)),
+            goes_on: was_begun,
             follows: Arc::new(Mutex::new(follows)),
             trial: Arc::default(),
             known: Arc::new(Mutex::new(Known { rev: head.rev, session, reserved })),

@@ -136,14 +136,15 @@ impl Engine {
         patch: SessionPatch,
         acting: Acting,
     ) -> Result<Session, EngineError> {
-        let Acting { session: id, name, .. } = acting;
+        let Acting { session: id, name, is_again } = acting;
         let key = SessionKey::new(tenant.clone(), id.clone());
         let now = self.now_ms();
         let (head, (session, changed)) = self
             .head_commit(&key, Committer::Request, move |head, at| {
                 let mut session = at.session()?;
                 if !head.apply_once(name.as_deref()) {
-                    return Ok(Decision::Leave((session, false)));
+                    // An earlier sending changed it; its sender may not have lived to tell it.
+                    return Ok(Decision::Leave((session, true)));
                 }
                 let before = session.clone();
                 if let Some(title) = &patch.title {
@@ -153,12 +154,16 @@ impl Engine {
                     session.metadata = Some(metadata.clone());
                 }
                 if let Some(rules) = &patch.permission {
-                    session.permission.get_or_insert_default().extend(rules.iter().cloned());
+                    let there = session.permission.get_or_insert_default();
+                    // An earlier sending may have come as far as the record.
+                    if !(is_again && there.ends_with(rules)) {
+                        there.extend(rules.iter().cloned());
+                    }
                 }
                 if let Some(archived) = &patch.archived {
                     session.time.archived = Some(archived.clone());
                 }
-                if session == before {
+                if session == before && !is_again {
                     return Ok(Decision::Leave((session, false)));
                 }
                 // Neither the title nor the archive counts as an update.

@@ -330,24 +330,45 @@ impl Transcript {
         Ok(message.id().clone())
     }
 
-    /// Tells what a former owner stored and could not tell any more, since it died or was cut off: the answers that readers
-    /// were shown and not the end of, and those after the last message that they were told of.
+    /// Tells what others stored and could not tell any more, since they died or were cut off: the answers that readers
+    /// were shown and not the end of, and those after the last message that they were told of; where this run goes on with
+    /// work of others, its prompts, too.
     pub(crate) async fn tell_untold(&self, run: &Run) -> Result<(), EngineError> {
         let key = &run.handle.key;
         let feed = run.engine.feed(&key.tenant).await?;
+        if run.goes_on {
+            run.engine.catch_up(&key.tenant).await;
+            for prompt in self.messages.iter().filter(|message| self.is_unanswered(message)) {
+                if feed.has_told_end(&key.session, prompt.info.id()).is_none() {
+                    // What was told after all is not told again: its version is a head commit's.
+                    run.publish_record(prompt.info.id().as_str(), wire::event::message_updated(&prompt.info)).await;
+                    self.tell_parts(run, prompt).await;
+                }
+            }
+        }
         let told: Vec<_> =
             self.messages.iter().map(|message| feed.has_told_end(&key.session, message.info.id())).collect();
         let Some(last) = told.iter().rposition(Option::is_some) else { return Ok(()) };
         for (index, (ended, told)) in self.messages.iter().zip(told).enumerate() {
             let is_ended = ended.info.assistant().is_some_and(|message| message.time.completed.is_some());
             if is_ended && (told == Some(false) || index > last) {
-                for part in &ended.parts {
-                    run.publish_record(part.id.as_str(), wire::event::part_updated(part, run.engine.now_ms())).await;
-                }
+                self.tell_parts(run, ended).await;
                 run.publish_record(ended.info.id().as_str(), wire::event::message_updated(&ended.info)).await;
             }
         }
         Ok(())
+    }
+
+    async fn tell_parts(&self, run: &Run, message: &MessageWithParts) {
+        for part in &message.parts {
+            run.publish_record(part.id.as_str(), wire::event::part_updated(part, run.engine.now_ms())).await;
+        }
+    }
+
+    /// True for a prompt with a ticket to which there is no answer.
+    fn is_unanswered(&self, message: &MessageWithParts) -> bool {
+        let id = message.info.id();
+        self.tickets.contains_key(id) && self.answer_to(id).is_none()
     }
 
     /// Closes what a former runner left open: text is kept as far as it was published, calls that had begun are recorded

@@ -19,19 +19,22 @@ pub struct Marker {
 pub(crate) const DELETED: &str = "deleted";
 
 impl TenantStore {
-    /// Marks ticket `k` as open; durable when this returns. Comes before the ticket is given out.
-    pub fn put_marker(&self, session: &SessionId, k: u64) -> Result<()> {
+    /// Marks ticket `k` as open; durable when this returns. Comes before the ticket is given out. True if it was marked
+    /// before: by somebody who was about to give it out and has not.
+    pub fn put_marker(&self, session: &SessionId, k: u64) -> Result<bool> {
         self.make_directories()?;
         let path = self.open_path(session, &k.to_string());
-        match self.inner.disk.create(&path, b"") {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            result => result.at(&path)?,
-        }
+        let was_there = match self.inner.disk.create(&path, b"") {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => true,
+            result => result.at(&path).map(|()| false)?,
+        };
         // It may be there without being durable, so an old one is synced, too. Its contents are nothing.
-        self.inner.sync_directories(path.parent())
+        self.inner.sync_directories(path.parent())?;
+        Ok(was_there)
     }
 
-    /// Removes the marker of ticket `k`. Only for a ticket that was read as settled.
+    /// Removes the marker of ticket `k`. Only for a ticket that was read as settled: that of one which was never given out
+    /// is removed by a commit (`Record::Marker`).
     pub fn remove_marker(&self, session: &SessionId, k: u64) -> Result<()> {
         self.remove_open(session, &k.to_string())
     }

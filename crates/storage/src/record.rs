@@ -53,6 +53,13 @@ pub enum Record {
         /// A `per_` or `que_` identifier.
         id: String,
     },
+    /// The marker of a ticket: says, as an empty record, that it is open.
+    Marker {
+        /// The session.
+        session: SessionId,
+        /// The ticket.
+        k: u64,
+    },
     /// The marker of a deletion: says, as an empty record, that the session is being deleted.
     Deletion {
         /// The session.
@@ -106,6 +113,7 @@ impl Record {
             Self::Diff { session } => format!("storage/session_diff/{session}.json"),
             Self::Ticket { session, message } => format!("flotilla/ticket/{session}/{message}.json"),
             Self::Ask { session, id } => format!("flotilla/ask/{session}/{}.json", name(id)?),
+            Self::Marker { session, k } => format!("flotilla/open/{session}.{k}"),
             Self::Deletion { session } => format!("flotilla/open/{session}.{DELETED}"),
             Self::Approvals { project } => format!("flotilla/approvals/{}.json", name(project)?),
             Self::Key { hash } | Self::Answer { hash } => {

@@ -203,8 +203,8 @@ fn markers_come_and_go() {
     let store = open(dir.path());
     let (a, b) = (ses("a"), ses("b-1_x"));
     create(&store, &b);
-    for k in [1, 2, 3, 3] {
-        store.put_marker(&a, k).unwrap();
+    for (k, was_there) in [(1, false), (2, false), (3, false), (3, true)] {
+        assert_eq!(store.put_marker(&a, k).unwrap(), was_there);
     }
     store.put_marker(&b, 1).unwrap();
     let deletion = Record::Deletion { session: b.clone() };
