@@ -47,12 +47,16 @@ fn owes(world: &World, id: &str) -> Value {
 
 /// Stops the owner at a point of its run, lets another take over and finish, wakes it, and compares.
 async fn stopped_owner_changes_nothing(point: Failpoint) {
-    stopped_in_an_answer(point, |gate| Answer::new().text("half ").wait(gate).text("done").stop()).await;
+    stopped_in_an_answer(point, 0, half_an_answer).await;
 }
 
-/// The same in the midst of this answer, after its gate.
-async fn stopped_in_an_answer(point: Failpoint, answer: impl FnOnce(&Gate) -> Answer) {
-    let mut world = World::start_with(spec()).await;
+fn half_an_answer(gate: &Gate) -> Answer {
+    Answer::new().text("half ").wait(gate).text("done").stop()
+}
+
+/// The same in the midst of this answer, after its gate. With lock servers, all of them are dead by then.
+async fn stopped_in_an_answer(point: Failpoint, lock_servers: usize, answer: impl FnOnce(&Gate) -> Answer) {
+    let mut world = World::start_with(WorldSpec { lock_servers, ..spec() }).await;
     world.model.respond_with(|_| Answer::say("the answer"));
     let id = world.session().await;
     let gate = Gate::new();
@@ -62,6 +66,7 @@ async fn stopped_in_an_answer(point: Failpoint, answer: impl FnOnce(&Gate) -> An
     let armed = world.replica(0).stop_at(&point);
     gate.release();
     armed.reached(BOUND).await;
+    (0..lock_servers).for_each(|number| world.lock_server(number).kill());
     let began = std::time::Instant::now();
     eventually(BOUND, "another replica to take over and finish", || async {
         let said = world.at(1).messages(&id).await;
@@ -113,6 +118,13 @@ async fn an_owner_that_is_stopped_before_its_head_is_placed_changes_nothing_when
 }
 
 #[tokio::test]
+async fn a_head_guard_whose_holder_stands_still_in_mid_commit_is_taken_without_a_lock() {
+    if Mode::is_fleet_or_skip() {
+        stopped_in_an_answer(Failpoint::before("rename", "head.json"), 3, half_an_answer).await;
+    }
+}
+
+#[tokio::test]
 async fn an_owner_that_is_stopped_before_its_todos_are_placed_changes_nothing_when_it_wakes() {
     if Mode::is_fleet_or_skip() {
         let todos = json!({"todos": [{"content": "a thing", "status": "pending", "priority": "high"}]});
@@ -120,7 +132,7 @@ async fn an_owner_that_is_stopped_before_its_todos_are_placed_changes_nothing_wh
             let call = Answer::new().text("first ").wait(gate).tool_call("c1", "todowrite", todos);
             call.finish("tool_calls", Usage::default())
         };
-        stopped_in_an_answer(Failpoint::before("rename", "storage/todo/"), answer).await;
+        stopped_in_an_answer(Failpoint::before("rename", "storage/todo/"), 0, answer).await;
     }
 }
 

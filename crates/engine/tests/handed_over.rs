@@ -1,0 +1,222 @@
+//! A run that was handed over, or has given its lease back, is never adopted back by the replica that gave it, though the answer
+//! to that was lost: two engines over one store and one in-process backend.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic in its helpers, too")]
+
+use async_trait::async_trait;
+use coordination::memory::Memory;
+use coordination::{
+    Adopted, Attempt, Born, CoordinationError, Enter, Entered, Entry, Former, Leases, LogLimits, Ports, Released,
+    ReplicaId, Result, SessionKey,
+};
+use engine::{Accepted, Engine, NewSession, Parts, Prompt, Scope, Settings, TicketRef};
+use run_protocol::Fence;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use storage::{Durability, Store};
+use tokio::time::timeout;
+use wire::clock::{Clock, Entropy};
+use wire::ids::{IdSource, SessionId};
+use wire::part::{PartKind, TextPart};
+use wire::tenant::Tenant;
+
+const BOUND: Duration = Duration::from_secs(30);
+const TICK: Duration = Duration::from_millis(20);
+
+struct Wall;
+impl Clock for Wall {
+    fn now_ms(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
+    }
+}
+
+/// Counts and scrambles: good enough for names in one process.
+struct Scrambled(AtomicU64);
+impl Entropy for Scrambled {
+    fn bits(&self) -> u64 {
+        self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+    }
+}
+
+/// Leases whose answers to what gives one away are lost while `loses` says so. They count how often one was given away, and
+/// how often one was adopted since.
+struct Lossy {
+    inner: Arc<dyn Leases>,
+    loses: AtomicBool,
+    given: AtomicUsize,
+    adopted: AtomicUsize,
+}
+
+impl Lossy {
+    fn lost<T>(&self, answer: Result<T>) -> Result<T> {
+        self.given.fetch_add(1, Ordering::SeqCst);
+        match self.loses.load(Ordering::SeqCst) {
+            true => Err(CoordinationError::Unavailable("the answer was lost".into())),
+            false => answer,
+        }
+    }
+}
+
+#[async_trait]
+impl Leases for Lossy {
+    async fn enter(&self, enter: &Enter) -> Result<Entered> {
+        self.inner.enter(enter).await
+    }
+
+    async fn confirm(&self, key: &SessionKey, attempt: &Attempt) -> Result<bool> {
+        self.inner.confirm(key, attempt).await
+    }
+
+    async fn begin(&self, key: &SessionKey, attempt: &Attempt, fence: Fence, events: &[Entry]) -> Result<bool> {
+        self.inner.begin(key, attempt, fence, events).await
+    }
+
+    async fn release(&self, key: &SessionKey, attempt: &Attempt, seen: u64, events: &[Entry]) -> Result<Released> {
+        let answer = self.inner.release(key, attempt, seen, events).await;
+        self.lost(answer)
+    }
+
+    async fn hand_over(&self, key: &SessionKey, attempt: &Attempt, delay_ms: u64, failed: bool) -> Result<()> {
+        let answer = self.inner.hand_over(key, attempt, delay_ms, failed).await;
+        self.lost(answer)
+    }
+
+    async fn former(&self, key: &SessionKey) -> Result<Former> {
+        self.inner.former(key).await
+    }
+
+    async fn adopt(&self, key: &SessionKey, replica: &ReplicaId, attempt: &Attempt, fence: Fence) -> Result<Adopted> {
+        if self.given.load(Ordering::SeqCst) > 0 {
+            self.adopted.fetch_add(1, Ordering::SeqCst);
+        }
+        self.inner.adopt(key, replica, attempt, fence).await
+    }
+
+    async fn claim(&self, id: &ReplicaId, born: &Born, attempts: &[Attempt]) -> Result<Vec<(SessionKey, Attempt)>> {
+        self.inner.claim(id, born, attempts).await
+    }
+
+    async fn ensure_due(&self, key: &SessionKey, born: &Born) -> Result<()> {
+        self.inner.ensure_due(key, born).await
+    }
+
+    async fn poke(&self, key: &SessionKey, abort: bool) -> Result<()> {
+        self.inner.poke(key, abort).await
+    }
+
+    async fn forget(&self, key: &SessionKey) -> Result<()> {
+        self.inner.forget(key).await
+    }
+
+    async fn append_if_idle(&self, key: &SessionKey, events: &[Entry]) -> Result<()> {
+        self.inner.append_if_idle(key, events).await
+    }
+
+    async fn statuses(&self, tenant: &Tenant) -> Result<HashMap<SessionId, String>> {
+        self.inner.statuses(tenant).await
+    }
+
+    async fn attempt_of(&self, key: &SessionKey) -> Result<Option<Attempt>> {
+        self.inner.attempt_of(key).await
+    }
+}
+
+async fn engine(root: &Path, name: &str, seed: u64, ports: Ports) -> Engine {
+    let entropy: Arc<dyn Entropy> = Arc::new(Scrambled(AtomicU64::new(seed)));
+    let ids = Arc::new(IdSource::new(Arc::new(Wall), entropy.clone()));
+    let store = Store::open(root.join("data"), Durability::Os, entropy).unwrap();
+    let env = HashMap::from([("HOME".to_owned(), root.to_string_lossy().into_owned())]);
+    let tools = tools::ToolSettings::new("/bin/false".into(), root.join("out"), sandbox::ChildEnv::default());
+    let demo: Arc<dyn models::Provider> = Arc::new(models::demo::Demo::new(Duration::from_millis(20)));
+    let settings = Settings {
+        name: name.into(),
+        lease_ttl: Duration::from_secs(10),
+        tick: TICK,
+        drain_deadline: BOUND,
+        attempts: 3,
+        queue_limit: 100,
+        surroundings: agents::Surroundings::new(env, root.join("data"), true),
+        tools: Arc::new(tools),
+    };
+    let tools = Arc::new(tools::Registry::builtin());
+    Engine::start(Parts { ports, store, ids, provider: demo.clone(), demo, tools, settings }).await.unwrap()
+}
+
+/// Two engines, the first of which may lose answers, and a session.
+async fn fleet(root: &Path) -> (Engine, Engine, Arc<Lossy>, Memory, SessionId) {
+    let memory = Memory::new(Arc::new(Scrambled(AtomicU64::new(1))), LogLimits::default());
+    let inner = memory.ports().leases;
+    let (loses, given, adopted) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    let lossy = Arc::new(Lossy { inner, loses, given, adopted });
+    let first = engine(root, "first", 7, Ports { leases: lossy.clone(), ..memory.ports() }).await;
+    let second = engine(root, "second", 11, memory.ports()).await;
+    let scope = Scope { tenant: Tenant::default(), directory: root.into() };
+    let new = NewSession { title: Some("titled".into()), ..NewSession::default() };
+    let session = first.create_session(&scope, new, None).await.unwrap();
+    (first, second, lossy, memory, session.id)
+}
+
+async fn prompt(engine: &Engine, session: &SessionId, text: &str) -> TicketRef {
+    let text = TextPart { text: text.into(), ..TextPart::default() };
+    let prompt = Prompt { parts: vec![(None, PartKind::Text(text))], ..Prompt::default() };
+    match engine.prompt(&Tenant::default(), session, prompt).await.unwrap() {
+        Accepted::Ticket(ticket) => ticket,
+        Accepted::Stored(_) => panic!("a prompt takes a ticket"),
+    }
+}
+
+/// Waits until a lease was given away, and for some beats of whoever gave it, which see that it owns less than it runs.
+async fn given_away(lossy: &Lossy) {
+    timeout(BOUND, async {
+        while lossy.given.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(TICK / 4).await;
+        }
+    })
+    .await
+    .unwrap();
+    tokio::time::sleep(TICK * 10).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_was_handed_over_is_not_adopted_back_though_the_answer_was_lost() {
+    let root = tempfile::tempdir().unwrap();
+    let (first, second, lossy, _memory, session) = fleet(root.path()).await;
+    let _answered_first = prompt(&first, &session, "one").await;
+    let queued = prompt(&first, &session, "two").await;
+    lossy.loses.store(true, Ordering::SeqCst);
+    let drained = tokio::spawn({
+        let first = first.clone();
+        async move { first.drain().await }
+    });
+    given_away(&lossy).await;
+    assert_eq!(lossy.adopted.load(Ordering::SeqCst), 0, "it took back what it gave");
+    // The other one goes on meanwhile.
+    let answer = timeout(BOUND, second.wait(&queued)).await.unwrap().unwrap();
+    assert!(answer.parts.iter().any(|part| part.text().is_some_and(|text| text.text.contains("two"))), "{answer:?}");
+    lossy.loses.store(false, Ordering::SeqCst);
+    timeout(BOUND, drained).await.unwrap().unwrap();
+    assert_eq!(lossy.adopted.load(Ordering::SeqCst), 0, "it took back what it gave");
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_was_given_back_is_not_adopted_again_though_the_answer_was_lost() {
+    let root = tempfile::tempdir().unwrap();
+    let (first, second, lossy, memory, session) = fleet(root.path()).await;
+    lossy.loses.store(true, Ordering::SeqCst);
+    let ticket = prompt(&first, &session, "one").await;
+    given_away(&lossy).await;
+    assert_eq!(lossy.adopted.load(Ordering::SeqCst), 0, "it took back what it gave");
+    timeout(BOUND, second.wait(&ticket)).await.unwrap().unwrap();
+    lossy.loses.store(false, Ordering::SeqCst);
+    first.drain().await;
+    let key = SessionKey::new(Tenant::default(), session);
+    assert_eq!(memory.ports().leases.attempt_of(&key).await.unwrap(), None, "nobody owns what is done");
+    assert_eq!(lossy.adopted.load(Ordering::SeqCst), 0, "it took back what it gave");
+    first.stop().await;
+    second.stop().await;
+}
