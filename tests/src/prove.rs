@@ -1,4 +1,4 @@
-//! The long proof: tests of the suite with many rounds, and what came of them.
+//! The long proof: tests of the suite with many rounds, or many times, and what came of them.
 //!
 //! `tests/prove.toml` lists them, and a test holds the list to the suite; `make prove` runs them.
 
@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use serde::Deserialize;
 
-/// A test that is run with many rounds.
+/// A test that is run with many rounds, or many times.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Proof {
@@ -16,7 +16,15 @@ pub struct Proof {
     /// The file of `tests/tests` without `.rs`, and the test's name.
     pub test: [String; 2],
     /// How often it does its fault: its `FLOTILLA_TEST_ROUNDS`.
+    #[serde(default = "once")]
     pub rounds: usize,
+    /// How often it is run: for a test that does its fault once.
+    #[serde(default = "once")]
+    pub times: usize,
+}
+
+fn once() -> usize {
+    1
 }
 
 #[derive(Deserialize)]

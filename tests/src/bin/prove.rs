@@ -32,9 +32,11 @@ fn main() -> anyhow::Result<ExitCode> {
     let (mut table, mut lines, mut failures) = (String::new(), String::new(), 0);
     let began = Instant::now();
     for proof in &proofs {
-        let rounds = if asked.quick { proof.rounds.min(FEW) } else { proof.rounds };
-        eprintln!("{} ({rounds})", proof.what);
-        let outcome = run(root, proof, rounds, asked.seed)?;
+        let few = |count: usize| if asked.quick { count.min(FEW) } else { count };
+        let (rounds, times) = (few(proof.rounds), few(proof.times));
+        eprintln!("{} ({})", proof.what, rounds * times);
+        let outcome = repeat(root, proof, rounds, times, asked.seed)?;
+        let rounds = rounds * times;
         failures += usize::from(!outcome.passed);
         let verdict = if outcome.passed { "holds" } else { "FAILED" };
         let (what, [_, name]) = (&proof.what, &proof.test);
@@ -119,6 +121,20 @@ struct Outcome {
     took: Duration,
     figures: Vec<String>,
     text: String,
+}
+
+/// Runs a test so many times, until it fails.
+fn repeat(root: &Path, proof: &Proof, rounds: usize, times: usize, seed: u64) -> anyhow::Result<Outcome> {
+    let mut all = run(root, proof, rounds, seed)?;
+    for _ in 1..times {
+        if !all.passed {
+            break;
+        }
+        let next = run(root, proof, rounds, seed)?;
+        all.figures.extend(next.figures);
+        all = Outcome { took: all.took + next.took, figures: all.figures, ..next };
+    }
+    Ok(all)
 }
 
 fn run(root: &Path, proof: &Proof, rounds: usize, seed: u64) -> anyhow::Result<Outcome> {
