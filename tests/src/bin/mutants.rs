@@ -56,14 +56,24 @@ enum Outcome {
     Broken,
 }
 
+/// The repository as it is committed, in a tree of its own. One that is there is brought up to it: what has not changed is
+/// not built again.
 fn clone(root: &Path, target: &Path) -> anyhow::Result<PathBuf> {
     let tree = target.join("tree");
-    if tree.exists() {
-        std::fs::remove_dir_all(&tree)?;
-    }
+    let git = |arguments: &[&str], directory: &Path| -> anyhow::Result<()> {
+        let done = Command::new("git").args(arguments).current_dir(directory).status()?;
+        ensure!(done.success(), "git {arguments:?} failed");
+        Ok(())
+    };
     std::fs::create_dir_all(target)?;
-    let cloned = Command::new("git").args(["clone", "-q"]).arg(root).arg(&tree).status()?;
-    ensure!(cloned.success(), "the repository cannot be cloned");
+    let from = root.to_string_lossy();
+    if tree.join(".git").exists() {
+        git(&["fetch", "-q", &from, "HEAD"], &tree)?;
+        git(&["reset", "-q", "--hard", "FETCH_HEAD"], &tree)?;
+        git(&["clean", "-q", "-ffdx"], &tree)?;
+    } else {
+        git(&["clone", "-q", &from, "tree"], target)?;
+    }
     Ok(tree)
 }
 
@@ -73,7 +83,6 @@ fn test(tree: &Path, target: &Path, arguments: &[String]) -> anyhow::Result<Outc
     let cargo = |arguments: &[&str]| {
         let mut command = Command::new(env!("CARGO"));
         command.args(arguments).current_dir(tree).env("CARGO_TARGET_DIR", target.join("build"));
-        command.stdout(Stdio::null()).stderr(Stdio::null());
         command
     };
     // The replicas that the suite starts are no part of its own build.
@@ -83,7 +92,9 @@ fn test(tree: &Path, target: &Path, arguments: &[String]) -> anyhow::Result<Outc
         build
     }] {
         let mut build = build;
-        if !build.status()?.success() {
+        let built = build.stdin(Stdio::null()).output()?;
+        if !built.status.success() {
+            eprintln!("{}", String::from_utf8_lossy(&built.stderr));
             return Ok(Outcome::Broken);
         }
     }
