@@ -1,4 +1,4 @@
-.PHONY: run test bench mutants contrast prove clean
+.PHONY: run test bench mutants contrast prove chaos clean
 
 # A local fleet on http://127.0.0.1:4096. More by ARGS: make run ARGS="--demo --replicas 5"
 run:
@@ -33,6 +33,14 @@ prove:
 	@scripts/install.sh redis-server nginx haproxy git
 	cargo build -q --locked -p flotilla -p suite
 	@$${CARGO_TARGET_DIR:-target}/debug/prove $(ARGS)
+
+# Clients, faults and a checker of all that they see, for a minute or SECONDS=n; SEED=n draws others. What it found goes to
+# docs/evidence/chaos.md once each fault hit a replica at work 20 times: some fifteen minutes.
+chaos:
+	@scripts/install.sh redis-server nginx haproxy git
+	cargo build -q --locked -p flotilla -p suite
+	@debug=$${CARGO_TARGET_DIR:-target}/debug; FLOTILLA_BIN=$$(realpath $$debug/flotilla) $$debug/chaos \
+		--seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
 
 clean:
 	cargo clean

@@ -1,6 +1,8 @@
 //! What the tests in `tests/` share.
 
+pub mod chaos;
 pub mod contrast;
+pub mod evidence;
 pub mod figures;
 pub mod load;
 pub mod mutants;

@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use suite::figures;
 use suite::prove::Proof;
+use suite::{evidence, figures};
 
 /// How long one test may take before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -25,10 +25,10 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     proofs.retain(|proof| asked.names.is_empty() || asked.names.contains(&proof.test[1]));
     let rehearsal = asked.quick || !asked.names.is_empty();
-    let changed = said(root, "git", &["status", "--porcelain"])?;
+    let changed = evidence::changes(root)?;
     ensure!(rehearsal || changed.is_empty(), "the tree is not as it is committed:\n{changed}");
 
-    let mut page = heading(root, asked.seed, !changed.is_empty())?;
+    let mut page = evidence::heading(root, "make prove", asked.seed)?;
     let (mut table, mut lines, mut failures) = (String::new(), String::new(), 0);
     let began = Instant::now();
     for proof in &proofs {
@@ -54,9 +54,7 @@ fn main() -> anyhow::Result<ExitCode> {
     }
     write!(page, "\n| what | rounds | verdict | took | test |\n|---|---|---|---|---|\n{table}")?;
     write!(page, "\n## Figures\n{lines}")?;
-    let path = root.join(if rehearsal { "target/prove.md" } else { "docs/evidence/prove.md" });
-    std::fs::create_dir_all(path.parent().context("a file is in a directory")?)?;
-    std::fs::write(&path, page)?;
+    let path = evidence::write(root, "prove", rehearsal, &page)?;
     let (count, minutes) = (proofs.len(), began.elapsed().as_secs_f64() / 60.0);
     println!("{count} proofs, {failures} failed, {minutes:.1} minutes; written to {}", path.display());
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -85,35 +83,6 @@ impl Asked {
 
 fn seconds_since_1970() -> anyhow::Result<u64> {
     Ok(SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?.as_secs())
-}
-
-/// What was measured, when and where.
-fn heading(root: &Path, seed: u64, changed: bool) -> anyhow::Result<String> {
-    let mut page = String::from("# What `make prove` found\n\n");
-    let commit = said(root, "git", &["rev-parse", "HEAD"])?;
-    let but = if changed { ", with changes that are not committed" } else { "" };
-    let cores = std::thread::available_parallelism()?;
-    let (kernel, data) = (said(root, "uname", &["-sr"])?, std::env::temp_dir());
-    let file_system = said(root, "stat", &["-f", "-c", "%T", &data.to_string_lossy()])?;
-    writeln!(page, "- commit {commit}{but}")?;
-    writeln!(page, "- date {}", said(root, "date", &["-u", "+%F %H:%M UTC"])?)?;
-    writeln!(page, "- seed {seed}")?;
-    writeln!(page, "- machine: {cores} cores, {kernel}, data on {file_system}; debug build, `--durability disk`")?;
-    for (program, argument) in [("redis-server", "--version"), ("nginx", "-v"), ("haproxy", "-v")] {
-        writeln!(page, "- {}", said(root, program, &[argument])?)?;
-    }
-    Ok(page)
-}
-
-/// The first line that a program says; all of it from git.
-fn said(root: &Path, program: &str, arguments: &[&str]) -> anyhow::Result<String> {
-    // Debian keeps servers where not every user's PATH looks.
-    let path = format!("{}:/usr/local/sbin:/usr/sbin:/sbin", std::env::var("PATH").unwrap_or_default());
-    let output = Command::new(program).args(arguments).current_dir(root).env("PATH", path).output();
-    let output = output.with_context(|| format!("{program} cannot be run"))?;
-    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text += &String::from_utf8_lossy(&output.stderr);
-    Ok(if program == "git" { text.trim().to_owned() } else { text.lines().next().unwrap_or_default().to_owned() })
 }
 
 struct Outcome {
