@@ -124,6 +124,11 @@ fn an_answer_that_is_missing_broken_off_or_another_is_reported() {
         history.ends[0].messages[1].text = "this is the whole".into();
     };
     assert_eq!(broken(cut), [rule]);
+    let aborted = |history: &mut History| {
+        cut(history);
+        history.deeds.push(deed("kept", 2_000, 2_100, What::Aborted));
+    };
+    assert!(broken(aborted).is_empty(), "what an abort leaves");
 }
 
 #[test]

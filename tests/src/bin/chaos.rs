@@ -49,6 +49,9 @@ async fn main() -> anyhow::Result<ExitCode> {
             let lines: Vec<&str> = log.lines().filter(|line| !line.contains(" INFO server: request")).collect();
             eprintln!("{}\n---", lines[lines.len().saturating_sub(LINES)..].join("\n"));
         }
+        let path = root.join("target/chaos-history.txt");
+        std::fs::write(&path, format!("{history:#?}"))?;
+        eprintln!("all that was seen is in {}", path.display());
     }
     let rehearsal = hits.values().any(|(_, hit)| *hit < HITS) || !evidence::changes(root)?.is_empty();
     let path = evidence::write(root, "chaos", rehearsal, &page)?;

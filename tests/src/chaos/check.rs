@@ -110,9 +110,12 @@ fn answers_are_complete(history: &History) -> Vec<String> {
     let alive: HashSet<&str> = history.ends.iter().map(|end| &*end.session).collect();
     for deed in &history.deeds {
         let What::Answered { prompt, text, failed: false } = &deed.what else { continue };
-        // A prompt that waited is answered together with those after it.
-        let is_an_answer = asks.iter().any(|prompt| answer_to(prompt) == *text);
-        if !is_an_answer {
+        // A prompt that waited is answered together with those after it, and one that is aborted between two steps with what
+        // was said before.
+        let mut aborts =
+            history.deeds.iter().filter(|other| other.session == deed.session && other.what == What::Aborted);
+        let was_aborted = aborts.any(|abort| abort.began <= deed.ended && deed.began <= abort.ended);
+        if !was_aborted && !asks.iter().any(|prompt| answer_to(prompt) == *text) {
             found.push(format!("{}: {prompt:?} was answered {text:?}", deed.session));
         }
         if alive.contains(&*deed.session) && !stored.contains(&(&*deed.session, text)) {
