@@ -98,6 +98,8 @@ async fn a_stream_that_is_cut_at_any_byte_goes_on_elsewhere_without_loss_or_repe
     let id = world.session().await;
     world.prompt(&id, "go").await;
     control.until_idle(BOUND, &id).await;
+    // The last of what follows the end of a turn.
+    control.until_kind(BOUND, "message.updated").await;
     let whole = published(&control.collected());
     let (first, last) = (whole[0].0.clone(), whole[whole.len() - 1].0.clone());
     let rest = &whole[1..];

@@ -331,7 +331,8 @@ async fn an_abort_whose_replica_dies_reaches_the_run_elsewhere_or_never_was() {
         let gate = Gate::new();
         world.model.push(Answer::new().text("half ").wait(&gate).text("whole").stop());
         let id = world.session().await;
-        let asked = world.spawn_prompt(1, &id, "go");
+        // Nobody waits for it: a caller's replica would look by itself, and tell the owner.
+        world.at(1).prompt_async(&id, "go").await;
         gate.reached().await;
         let head = format!("guard/{id}/head.json");
         let point = if is_durable { Failpoint::after("rename", head) } else { Failpoint::before("rename", head) };
@@ -339,7 +340,9 @@ async fn an_abort_whose_replica_dies_reaches_the_run_elsewhere_or_never_was() {
         if !is_durable {
             gate.release();
         }
-        let answer = asked.await.unwrap();
+        let client = world.at(2);
+        eventually(BOUND, "the end", || async { (client.status(&id).await == "idle").then_some(()) }).await;
+        let answer = client.messages(&id).await.pop().unwrap();
         let request = world.model.main_requests().pop().unwrap();
         if is_durable {
             assert_eq!(answer["info"]["error"]["name"], "MessageAbortedError", "{answer}");
@@ -348,7 +351,6 @@ async fn an_abort_whose_replica_dies_reaches_the_run_elsewhere_or_never_was() {
             assert_eq!((text_of(&answer), &answer["info"]["error"]), ("half whole".into(), &Value::Null));
         }
         all_is_settled(&world, "an abort").await;
-        assert_eq!(world.at(2).status(&id).await, "idle");
         world.replica(0).start_again().await;
     }
 }
