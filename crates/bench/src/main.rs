@@ -149,7 +149,9 @@ async fn suite(subject: &Subject, model: &mut Model, plan: &Plan, table: &mut Ta
     table.put(Row::AbortP50, column, quantile(&mut aborts, 0.5));
     table.put(Row::AbortP99, column, quantile(&mut aborts, 0.99));
     table.put(Row::AbortMax, column, quantile(&mut aborts, 1.0));
-    table.put(Row::Streams, column, measure::streams(subject, model, plan.streamed_runs).await?);
+    let [at_once, paced] = measure::streams(subject, model, plan.streamed_runs).await?;
+    table.put(Row::StreamsAtOnce, column, at_once);
+    table.put(Row::Streams, column, paced);
 
     let prompts = measure::prompts(subject, plan.load).await?;
     table.put(Row::PromptsPerSecond, column, prompts.rate);
@@ -175,6 +177,8 @@ async fn redis(model: &Model, plan: &Plan, table: &mut Table) -> Result<()> {
     table.put(Row::RedisHistory, Column::One, asked.more_later);
     table.put(Row::RedisLocks, Column::One, asked.locks);
     table.put(Row::RedisPublishes, Column::One, asked.per_delta);
+    table.put(Row::RedisIdle, Column::One, asked.idle);
+    table.put(Row::CpuIdle, Column::One, asked.idle_cpu);
     table.note(format!(
         "Redis commands as a proxy before Redis sees them (a script is one), per prompt, what is sent anyway taken off: {}",
         asked.named

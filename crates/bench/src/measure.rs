@@ -23,6 +23,7 @@ const GRACE: Duration = Duration::from_secs(15);
 const CREATORS: usize = 16;
 const STREAMS: usize = 200;
 const STREAMED: usize = 100;
+const STREAM_PACES: [Duration; 2] = [Duration::from_micros(1), Duration::from_millis(5)];
 
 fn ms(elapsed: Duration) -> f64 {
     elapsed.as_secs_f64() * 1000.0
@@ -235,8 +236,9 @@ pub async fn get(subject: &Subject, path: &str, count: usize) -> Result<(f64, us
     Ok((quantile(&mut samples, 0.5), length))
 }
 
-/// The CPU seconds of the servers while many streams of events follow one run, the mean of some runs.
-pub async fn streams(subject: &Subject, model: &Model, runs: usize) -> Result<f64> {
+/// The CPU seconds of the servers while many streams of events follow one run, the mean of some runs: of one whose deltas
+/// come as fast as they are written, and of one whose deltas come one by one.
+pub async fn streams(subject: &Subject, model: &Model, runs: usize) -> Result<[f64; 2]> {
     let mut all = JoinSet::new();
     let (seen, mut whole) = tokio::sync::mpsc::unbounded_channel();
     for number in 0..STREAMS {
@@ -257,16 +259,19 @@ pub async fn streams(subject: &Subject, model: &Model, runs: usize) -> Result<f6
     }
     let mut to = Connection::to(subject.url(0));
     let session = session_at(&mut to).await?;
-    model.answers(Manner::Paced(STREAMED, Duration::from_millis(5)));
-    let before = subject.cpu()?;
-    for _ in 0..runs {
-        to.post(&format!("/session/{session}/message"), crate::subject::PROMPT).await?.ok()?;
-        for _ in 0..STREAMS {
-            let came = tokio::time::timeout(Duration::from_secs(60), whole.recv()).await?;
-            ensure!(came == Some(STREAMED), "a stream had {came:?} deltas, not {STREAMED}");
+    let mut used = [0.0; 2];
+    for (used, pace) in used.iter_mut().zip(STREAM_PACES) {
+        model.answers(Manner::Paced(STREAMED, pace));
+        let before = subject.cpu()?;
+        for _ in 0..runs {
+            to.post(&format!("/session/{session}/message"), crate::subject::PROMPT).await?.ok()?;
+            for _ in 0..STREAMS {
+                let came = tokio::time::timeout(Duration::from_secs(60), whole.recv()).await?;
+                ensure!(came == Some(STREAMED), "a stream had {came:?} deltas, not {STREAMED}");
+            }
         }
+        *used = (subject.cpu()? - before) / runs as f64;
     }
-    let used = (subject.cpu()? - before) / runs as f64;
     model.answers(Manner::AtOnce);
     Ok(used)
 }
@@ -281,6 +286,10 @@ pub struct Asked {
     pub locks: f64,
     /// Commands per delta, when each delta comes alone.
     pub per_delta: f64,
+    /// Commands per second when nothing is asked.
+    pub idle: f64,
+    /// Milliseconds of CPU per second when nothing is asked.
+    pub idle_cpu: f64,
     /// The commands by name.
     pub named: String,
 }
@@ -291,9 +300,10 @@ pub async fn redis(subject: &Subject, model: &Model, turns: usize) -> Result<Ask
     let mut to = subject.connections();
     let session = to.create_session().await?;
     to.prompt(&session).await?;
-    let idle_for = Duration::from_secs(3);
-    let before = proxy.counts();
+    let idle_for = Duration::from_secs(5);
+    let (before, used) = (proxy.counts(), subject.cpu()?);
     tokio::time::sleep(idle_for).await;
+    let idle_cpu = (subject.cpu()? - used) * 1000.0 / idle_for.as_secs_f64();
     let idle = proxy.counts().since(&before).total() as f64 / idle_for.as_secs_f64();
 
     let some = 40;
@@ -332,7 +342,9 @@ pub async fn redis(subject: &Subject, model: &Model, turns: usize) -> Result<Ask
         locks: first.locks() as f64 / some as f64,
         // A heartbeat more or less is no command per delta.
         per_delta: ((streamed - commands) / count as f64 * 10.0).round() / 10.0,
-        named: format!("{}; idle {idle:.1} per second", named.join(", ")),
+        idle,
+        idle_cpu,
+        named: named.join(", "),
     })
 }
 
