@@ -228,6 +228,11 @@ impl Calls {
         self.announced.remove(call_id)
     }
 
+    /// True while one of them is under way.
+    pub(crate) fn are_running(&self) -> bool {
+        !self.running.is_empty()
+    }
+
     /// Waits for all calls. Cancellation-safe: it may be called again.
     pub(crate) async fn wait(&mut self) -> Result<Blocked, EngineError> {
         while let Some(ended) = self.running.join_next().await {

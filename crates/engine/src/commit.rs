@@ -9,7 +9,8 @@ use std::time::Duration;
 use storage::{Look, StoreError, TenantStore, Write};
 use tokio::time::Instant;
 use tracing::Instrument;
-use wire::ids::SessionId;
+use wire::ids::{MessageId, SessionId};
+use wire::message::MessageWithParts;
 use wire::session::Session;
 
 /// Who commits, and what it does when coordination is away.
@@ -40,15 +41,22 @@ type Decide<T> = dyn Fn(&mut Head, &Under<'_>) -> Result<Decision<T>, EngineErro
 pub(crate) struct Under<'a> {
     pub store: &'a TenantStore,
     pub id: &'a SessionId,
+    /// The head as it stands.
+    head: &'a Head,
 }
 
 impl Under<'_> {
     /// The session's record as it stands.
     pub(crate) fn session(&self) -> Result<Session, EngineError> {
-        match self.store.session(self.id) {
+        match self.store.session_under(self.id, self.head) {
             Err(StoreError::NotFound | StoreError::Deleted) => Err(EngineError::SessionNotFound(self.id.clone())),
             other => Ok(other?),
         }
+    }
+
+    /// A message as it stands, if it is there.
+    pub(crate) fn message(&self, id: &MessageId) -> Result<Option<MessageWithParts>, EngineError> {
+        found(self.store.message_under(self.id, id, self.head))
     }
 }
 
@@ -170,7 +178,9 @@ fn once<T>(
         }
         Committer::Request | Committer::Neighbour | Committer::Deleter => {}
     }
-    match decide(&mut head, &Under { store, id: session }) {
+    let decision = decide(&mut head, &Under { store, id: session, head: guard.head() });
+    let settled = guard.head().settled;
+    match decision {
         // Nothing of a deleted session is written again but its end.
         Ok(Decision::Write(..)) if matches!(committer, Committer::Runner(_)) && !guard.head().is_live() => {
             guard.release();
@@ -178,6 +188,7 @@ fn once<T>(
         }
         Ok(Decision::Write(writes, value)) => {
             let head = guard.commit(writes, head).map_err(refuse)?;
+            remove_markers(store, session, settled, head.settled);
             Ok((head, value))
         }
         Ok(Decision::Leave(value)) => {
@@ -187,6 +198,15 @@ fn once<T>(
         Err(error) => {
             guard.release();
             Err(Failed::Engine(error))
+        }
+    }
+}
+
+/// Removes the markers of the tickets that a commit settled. What a crash leaves is found by the sweep.
+fn remove_markers(store: &TenantStore, session: &SessionId, before: u64, settled: u64) {
+    for ticket in before + 1..=settled {
+        if let Err(error) = store.remove_marker(session, ticket) {
+            tracing::warn!(%session, %error, "the marker of a settled ticket stays until the sweep");
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Single messages and parts: changed and removed by clients.
 
 use crate::api::{EngineError, RequestName};
-use crate::asks::found;
 use crate::commit::{Committer, Decision, Under, body};
 use crate::engine::Engine;
 use crate::run::{message_record, session_record};
@@ -26,7 +25,7 @@ impl Engine {
             let put = part.clone();
             let changed = self.head_commit(&key, Committer::Request, move |head, at| {
                 let mut session = at.session()?;
-                let there = found(at.store.message(at.id, &put.message_id))?;
+                let there = at.message(&put.message_id)?;
                 let there = there.ok_or_else(|| EngineError::MessageNotFound(put.message_id.clone()))?;
                 refuse_unfinished(head, &there.info)?;
                 if !head.apply_once(acting.name.as_deref()) {
@@ -63,7 +62,7 @@ impl Engine {
             let (owner, wanted) = (message.clone(), part.clone());
             let removed = self.head_commit(&key, Committer::Request, move |head, at| {
                 let mut session = at.session()?;
-                let there = found(at.store.message(at.id, &owner))?;
+                let there = at.message(&owner)?;
                 if let Some(there) = &there {
                     refuse_unfinished(head, &there.info)?;
                 }
@@ -105,7 +104,7 @@ impl Engine {
             let wanted = message.clone();
             let removed = self.head_commit(&key, Committer::Request, move |head, at| {
                 let mut session = at.session()?;
-                let there = found(at.store.message(at.id, &wanted))?;
+                let there = at.message(&wanted)?;
                 // Half removed before: what is left is finished, whatever runs by now.
                 if there.is_some() && head.is_open() {
                     return Err(EngineError::Busy(at.id.clone()));

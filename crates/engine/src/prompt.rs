@@ -5,7 +5,7 @@ use crate::asks::found;
 use crate::by_user::ByUser;
 use crate::commit::{Committer, Decision, Under, body};
 use crate::compaction::Compaction;
-use crate::engine::Engine;
+use crate::engine::{Engine, blocking};
 use crate::named::{Named, hash_of};
 use crate::run::{message_record, session_record};
 use coordination::SessionKey;
@@ -30,8 +30,17 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// What the commit of a prompt found.
 enum Stored {
-    New { k: Option<u64>, was_open: bool, session: Box<Session>, changed: bool, withdrawn: Vec<MessageId> },
-    Joined { k: u64 },
+    New {
+        /// The ticket, and the run guard's number before anybody was told of it.
+        ticket: Option<(u64, u64)>,
+        was_open: bool,
+        session: Box<Session>,
+        changed: bool,
+        withdrawn: Vec<MessageId>,
+    },
+    Joined {
+        k: u64,
+    },
     Known,
 }
 
@@ -96,20 +105,20 @@ impl Engine {
         match stored {
             Stored::Joined { k } => Ok(Accepted::Ticket(ticket(k))),
             Stored::Known => Ok(Accepted::Stored(Box::new(self.message(tenant, id, &message_id).await?))),
-            Stored::New { k, was_open, session, changed, withdrawn } => {
+            Stored::New { ticket: new, was_open, session, changed, withdrawn } => {
                 self.tell_withdrawn(&key, &head, &session, &withdrawn).await;
                 if prompt.shell.is_none() {
                     self.publish_prompt(&key, &head, &session, changed, &message, &parts).await;
                 }
-                match k {
+                match new {
                     None => {
                         let parts = Arc::unwrap_or_clone(parts);
                         Ok(Accepted::Stored(Box::new(MessageWithParts { info: Message::User(message), parts })))
                     }
-                    Some(k) => {
+                    Some((k, number)) => {
                         let engine = self.clone();
                         // Not bound to the caller: a client that goes away stops nothing.
-                        let enter = async move { engine.enter(&key, k, was_open).await };
+                        let enter = async move { engine.enter(&key, k, was_open, Some(number)).await };
                         self.0.tasks.spawn(enter.in_current_span());
                         Ok(Accepted::Ticket(ticket(k)))
                     }
@@ -236,7 +245,7 @@ impl Engine {
             }
             // A ticket that was never given out is of a prompt that was never acknowledged: it is done again.
             if known.is_none()
-                && let Some(there) = found(at.store.message(at.id, &message.id))?
+                && let Some(there) = at.message(&message.id)?
             {
                 let same = there.info.user().is_some()
                     && there.parts.iter().map(|part| &part.kind).eq(parts.iter().map(|part| &part.kind));
@@ -273,7 +282,7 @@ impl Engine {
             for part in parts.iter() {
                 writes.push(Write::Put(Record::Part { message: message.id.clone(), id: part.id.clone() }, body(part)?));
             }
-            let k = if no_reply {
+            let new = if no_reply {
                 None
             } else {
                 let before = head.issued;
@@ -287,13 +296,13 @@ impl Engine {
                 let (body_hash, command) = (body_hash.clone(), shell.clone());
                 let issued = Ticket { k, body_hash, kind, command, extra: serde_json::Map::new() };
                 writes.push(Write::Put(ticket, body(&issued)?));
-                Some(k)
+                Some((k, at.store.run_number(at.id)?))
             };
             writes.push(Write::Put(session_record(&session), body(&session)?));
             let stored = Message::User(message.clone());
             writes.push(Write::Put(message_record(&stored), body(&stored)?));
             let session = Box::new(session);
-            Ok(Decision::Write(writes, (Stored::New { k, was_open, session, changed, withdrawn }, message)))
+            Ok(Decision::Write(writes, (Stored::New { ticket: new, was_open, session, changed, withdrawn }, message)))
         })
         .await
     }
@@ -361,29 +370,33 @@ impl Engine {
         let key = SessionKey::new(ticket.tenant.clone(), ticket.session.clone());
         // The feed is what wakes waiters; without it they look once a second.
         let feed = self.feed(&ticket.tenant).await.ok();
-        let (mut told_by, mut late) = (None, false);
+        // A client that prints what the events tell ends with the answer: the events come first.
+        let is_told = || feed.as_ref().is_none_or(|feed| feed.has_told_idle(&ticket.session));
+        let (mut settled, mut told_by, mut late) = (None, None, false);
         let waiter = self.0.waiters.join(&key);
         loop {
             let woken = waiter.notify.notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
-            let head = self.read_head(&key).await?;
+            if let Some((head, message)) = settled.take_if(|_| is_told()) {
+                return self.answer(ticket, &head, message).await;
+            }
+            let (head, message) = self.look_for_answer(ticket).await?;
             if !head.is_live() {
                 return Err(EngineError::SessionNotFound(ticket.session.clone()));
             }
             if head.settled >= ticket.k {
-                // A client that prints what the events tell ends with the answer: the events come first.
-                let told = feed.as_ref().is_none_or(|feed| head.is_open() || feed.has_told_idle(&ticket.session));
                 let until = *told_by.get_or_insert_with(|| Instant::now() + TELLING);
-                if told || Instant::now() >= until {
-                    return self.answer(ticket, &head).await;
+                if head.is_open() || is_told() || Instant::now() >= until {
+                    return self.answer(ticket, &head, message).await;
                 }
+                settled = Some((head, message));
                 let _ = tokio::time::timeout_at(until, woken).await;
                 continue;
             }
             if late {
                 // Nobody may be working: then this replica does.
-                self.enter(&key, ticket.k, true).await;
+                self.enter(&key, ticket.k, true, None).await;
             }
             late = tokio::select! {
                 woken = tokio::time::timeout(LOOK, woken) => woken.is_err(),
@@ -394,12 +407,34 @@ impl Engine {
         }
     }
 
-    async fn answer(&self, ticket: &TicketRef, head: &Head) -> Result<MessageWithParts, EngineError> {
+    /// The head, and the message that answers the ticket, once there is one.
+    async fn look_for_answer(&self, ticket: &TicketRef) -> Result<(Head, Option<MessageWithParts>), EngineError> {
+        let (store, ticket) = (self.tenant_store(&ticket.tenant), ticket.clone());
+        blocking(move || {
+            let head = found(store.head(&ticket.session))?;
+            let head = head.ok_or_else(|| EngineError::SessionNotFound(ticket.session.clone()))?;
+            let message = match head.ending(ticket.k) {
+                Some(TicketAnswer::Message { id }) => {
+                    let id = MessageId::parse(id).map_err(|error| EngineError::Store(error.to_string()))?;
+                    found(store.message_under(&ticket.session, &id, &head))?
+                }
+                _ => None,
+            };
+            Ok((head, message))
+        })
+        .await
+    }
+
+    async fn answer(
+        &self,
+        ticket: &TicketRef,
+        head: &Head,
+        message: Option<MessageWithParts>,
+    ) -> Result<MessageWithParts, EngineError> {
         match head.ending(ticket.k) {
             Some(TicketAnswer::Failed { message }) => Err(EngineError::Unknown(message.clone())),
-            Some(TicketAnswer::Message { id }) => {
-                let id = MessageId::parse(id).map_err(|error| EngineError::Store(error.to_string()))?;
-                self.message(&ticket.tenant, &ticket.session, &id).await
+            Some(TicketAnswer::Message { .. }) => {
+                message.ok_or_else(|| EngineError::MessageNotFound(ticket.message.clone()))
             }
             Some(TicketAnswer::Dropped) | None => {
                 // OpenCode's answer: the newest message that is no prompt, else the newest one.
@@ -468,7 +503,7 @@ impl Engine {
             }
             if late && !entered {
                 // No owner and still open: this replica closes it.
-                self.enter(&key, upto, true).await;
+                self.enter(&key, upto, true, None).await;
                 entered = true;
             }
             late = tokio::time::timeout(Duration::from_millis(100), woken).await.is_err();

@@ -98,7 +98,9 @@ pub(crate) struct Run {
 impl Engine {
     /// Asks for the session's lease, and runs if it is won. Returns once it is known who runs; coordination that does
     /// not answer is tried again a few times: after that the sweep, or a waiting caller, finds the ticket.
-    pub(crate) async fn enter(&self, key: &SessionKey, ticket: u64, was_open: bool) {
+    ///
+    /// `number` of the run guard, where it was read already.
+    pub(crate) async fn enter(&self, key: &SessionKey, ticket: u64, was_open: bool, mut number: Option<u64>) {
         if self.is_draining() {
             // Stored here, run elsewhere.
             if let Err(error) = self.0.ports.leases.ensure_due(key, &self.0.replica.born()).await {
@@ -112,9 +114,12 @@ impl Engine {
             if was_open && self.0.replica.awaits_owners(self.0.settings.lease_ttl) {
                 return;
             }
-            let (store, session) = (self.tenant_store(&key.tenant), key.session.clone());
-            let Ok(number) = blocking(move || store.run_number(&session).map_err(EngineError::from)).await else {
-                return;
+            let number = match number.take() {
+                Some(number) => number,
+                None => match self.read_run_number(key).await {
+                    Ok(number) => number,
+                    Err(_) => return,
+                },
             };
             let enter = Enter {
                 replica: self.0.replica.id(),
@@ -194,7 +199,7 @@ impl Engine {
         // What began the lease told that the session is busy; each further turn tells it itself.
         let mut told_busy = true;
         loop {
-            let head = run.read_head().await?;
+            let (head, loaded) = Transcript::look(&run).await?;
             match Opening::decide(&head, run.tries(&head), self.0.settings.attempts) {
                 Opening::Release => {
                     if run.release(head.issued, false).await? {
@@ -211,7 +216,7 @@ impl Engine {
                     run.fail_turn(&head, error).await?;
                 }
                 Opening::Run => {
-                    if let Some(end) = run.turns(head, told_busy).await? {
+                    if let Some(end) = run.turns(head, loaded, told_busy).await? {
                         return Ok(end);
                     }
                     told_busy = false;
@@ -386,8 +391,14 @@ impl Run {
         self.engine.head_commit(&self.handle.key, Committer::Runner(self.guard.fence()), decide).await
     }
 
-    /// Step after step until nothing is left to do. None: look at the head again from the beginning.
-    async fn turns(&self, mut head: Head, told_busy: bool) -> Result<Option<End>, EngineError> {
+    /// Step after step until nothing is left to do; `loaded` is the conversation under this head. None: look at the head
+    /// again from the beginning.
+    async fn turns(
+        &self,
+        mut head: Head,
+        mut loaded: Option<Transcript>,
+        told_busy: bool,
+    ) -> Result<Option<End>, EngineError> {
         let (mut has_begun, mut first) = (false, true);
         loop {
             match Look::at(&head) {
@@ -399,18 +410,25 @@ impl Run {
             }
             if self.engine.0.replica.is_frozen() {
                 self.wait_for_thaw().await?;
-                head = self.read_head().await?;
+                (head, loaded) = Transcript::look(self).await?;
                 continue;
             }
             if !has_begun {
+                if self.tries(&head) > 1 {
+                    // It waits first, and much may change meanwhile.
+                    loaded = None;
+                }
                 if !self.begin_attempt(&head).await? {
-                    head = self.read_head().await?;
+                    (head, loaded) = Transcript::look(self).await?;
                     continue;
                 }
                 has_begun = true;
             }
             let seen = head.issued;
-            let mut transcript = Transcript::load(self, seen).await?;
+            let mut transcript = match loaded.take() {
+                Some(transcript) => transcript,
+                None => Transcript::load(self, seen).await?,
+            };
             if first {
                 transcript.tell_untold(self).await?;
             }
@@ -451,11 +469,14 @@ impl Run {
                 }
                 None => {}
             }
-            head = self.end_step(&outcome).await?;
+            Counters::add(&self.engine.0.counters.steps, 1);
             self.end_trial();
             if let Some(answer) = outcome.ends_with {
                 return self.settle(seen, answer).await;
             }
+            // The commit that ends a step: its attempts are over, its tokens are added up, the next message's time is
+            // reserved.
+            head = self.add_up(outcome.spent, self.engine.now_ms()).await?;
         }
     }
 
@@ -498,15 +519,6 @@ impl Run {
                 Err(error) => tracing::warn!(%error, "the head could not be read"),
             }
         }
-    }
-
-    /// The commit that ends a step: its attempts are over, its tokens are added up, the next message's time is reserved.
-    async fn end_step(&self, outcome: &crate::step::Outcome) -> Result<Head, EngineError> {
-        Counters::add(&self.engine.0.counters.steps, 1);
-        if outcome.ends_with.is_some() {
-            return self.read_head().await;
-        }
-        self.add_up(outcome.spent.clone(), self.engine.now_ms()).await
     }
 
     /// Attempts since the last completed step, with this one.

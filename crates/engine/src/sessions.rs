@@ -85,14 +85,7 @@ impl Engine {
     /// A session.
     pub async fn session(&self, tenant: &Tenant, id: &SessionId) -> Result<Session, EngineError> {
         let (store, wanted) = (self.tenant_store(tenant), id.clone());
-        let session = blocking(move || {
-            // A deleted session's record may still be there.
-            match found(store.head(&wanted))? {
-                Some(head) if head.state == HeadState::Live => found(store.session(&wanted)),
-                _ => Ok(None),
-            }
-        });
-        session.await?.ok_or_else(|| EngineError::SessionNotFound(id.clone()))
+        blocking(move || found(store.session(&wanted))).await?.ok_or_else(|| EngineError::SessionNotFound(id.clone()))
     }
 
     /// The sessions of the scope's project, newest change first.
@@ -206,8 +199,10 @@ impl Engine {
             let marked: BTreeSet<SessionId> = store.markers()?.into_iter().map(|marker| marker.session).collect();
             let mut shown = BTreeMap::new();
             for id in marked {
-                let is_open = found(store.head(&id))?.is_some_and(|head| head.is_live() && head.is_open());
-                if is_open && found(store.session(&id))?.is_some_and(|session| session.directory == directory) {
+                let Some(head) = found(store.head(&id))?.filter(|head| head.is_live() && head.is_open()) else {
+                    continue;
+                };
+                if found(store.session_under(&id, &head))?.is_some_and(|session| session.directory == directory) {
                     let status = leases.get(&id).and_then(|status| serde_json::from_str(status).ok());
                     shown.insert(
                         id,
@@ -229,7 +224,12 @@ impl Engine {
         before: Option<(u64, MessageId)>,
     ) -> Result<Page, EngineError> {
         let (store, wanted) = (self.tenant_store(tenant), id.clone());
-        let page = blocking(move || found(store.messages(&wanted, limit, before))).await?;
+        // What lies there of a session that is only half made, or half gone, nobody sees.
+        let page = blocking(move || match found(store.session(&wanted))? {
+            Some(_) => found(store.messages(&wanted, limit, before)),
+            None => Ok(None),
+        })
+        .await?;
         page.ok_or_else(|| EngineError::SessionNotFound(id.clone()))
     }
 
@@ -242,7 +242,11 @@ impl Engine {
     ) -> Result<MessageWithParts, EngineError> {
         let (store, owner, wanted) = (self.tenant_store(tenant), session.clone(), id.clone());
         // OpenCode looks for the message alone, whichever of the two is missing.
-        let message = blocking(move || found(store.message(&owner, &wanted))).await?;
+        let message = blocking(move || match found(store.session(&owner))? {
+            Some(_) => found(store.message(&owner, &wanted)),
+            None => Ok(None),
+        })
+        .await?;
         message.ok_or_else(|| EngineError::MessageNotFound(id.clone()))
     }
 

@@ -65,7 +65,6 @@ impl Run {
             })
             .await?;
         if let Ending::Settle { upto } = ending {
-            self.unlink_markers(upto);
             for ask in withdrawn {
                 self.publish(ask.withdrawn_event()).await;
             }
@@ -120,7 +119,6 @@ impl Run {
             })
             .await?;
         self.learn(Known { rev: head.rev, session, reserved });
-        self.unlink_markers(upto);
         for ask in withdrawn {
             self.publish(ask.withdrawn_event()).await;
         }
@@ -207,15 +205,5 @@ impl Run {
             }
         }
         Err(EngineError::Unavailable("the lease could not be given back".into()))
-    }
-
-    /// Unlinks the markers of settled tickets; what a crash leaves is found by the sweep.
-    fn unlink_markers(&self, upto: u64) {
-        let (store, session) = (self.engine.tenant_store(&self.handle.key.tenant), self.handle.key.session.clone());
-        self.engine.0.tasks.spawn_blocking(move || {
-            if let Err(error) = store.remove_markers_upto(&session, upto) {
-                tracing::warn!(%session, %error, "markers of settled tickets stay until the sweep");
-            }
-        });
     }
 }

@@ -12,6 +12,7 @@ use crate::settle::Settled;
 use crate::trace;
 use crate::turn::{Next, Transcript};
 use agents::{Agent, Instance, Model, ModelRef};
+use futures_util::FutureExt;
 use models::{FinishReason, ModelError, ModelEvent, ToolSpec, Usage};
 use run_protocol::{RecordVersion, Retry, Spent, TicketAnswer};
 use serde_json::json;
@@ -94,6 +95,7 @@ pub(crate) async fn step(
                 reasoning: None,
                 calls: Calls::default(),
                 begun: false,
+                opening: None,
             };
             return writing.shorten(request).await;
         }
@@ -130,6 +132,7 @@ pub(crate) async fn step(
         stop,
         message,
         begun: false,
+        opening: None,
         text: None,
         reasoning: None,
         calls: Calls::default(),
@@ -213,6 +216,8 @@ struct Writing<'a> {
     message: AssistantMessage,
     /// The message has parts.
     begun: bool,
+    /// The part that opens the step, until it is stored with the first that the model says.
+    opening: Option<Part>,
     text: Option<Part>,
     reasoning: Option<Part>,
     calls: Calls,
@@ -345,8 +350,11 @@ impl Writing<'_> {
         }
     }
 
-    async fn put_part(&self, part: &Part) -> Result<(), EngineError> {
-        put_part(self.run, part).await
+    async fn put_part(&mut self, part: &Part) -> Result<(), EngineError> {
+        match self.opening.take() {
+            Some(opening) => put_parts(self.run, &[&opening, part]).await,
+            None => put_part(self.run, part).await,
+        }
     }
 
     /// Calls the model and writes down what it says, until it ends, fails, or the step is stopped.
@@ -362,20 +370,35 @@ impl Writing<'_> {
             Ok(stream) => stream,
             Err(error) => return Ok(Answered::Failed(error)),
         };
-        let mut started = false;
+        let (mut started, mut ahead) = (false, None);
         loop {
-            let event = tokio::select! {
-                biased;
-                () = stop.token.cancelled() => return Ok(Answered::Stopped),
-                event = stream.next() => event,
+            let event = match ahead.take() {
+                Some(event) => event,
+                None => tokio::select! {
+                    biased;
+                    () = stop.token.cancelled() => return Ok(Answered::Stopped),
+                    event = stream.next() => event,
+                },
             };
             // The step begins with the first thing that the model says.
             if !started && !matches!(event, Some(Err(_))) {
                 let start = self.part(PartKind::StepStart(StepStartPart::default()));
-                self.put_part(&start).await?;
+                match &event {
+                    Some(Ok(ModelEvent::TextStart | ModelEvent::ReasoningStart | ModelEvent::ToolCallStart { .. })) => {
+                        self.opening = Some(start)
+                    }
+                    _ => self.put_part(&start).await?,
+                }
                 (started, self.begun) = (true, true);
             }
             match event {
+                Some(Ok(ModelEvent::TextEnd)) => {
+                    ahead = stream.next().now_or_never();
+                    // A text that ends with the step is stored with its end.
+                    if !matches!(ahead, Some(Some(Ok(ModelEvent::Finish { .. })))) {
+                        self.close_text().await?;
+                    }
+                }
                 Some(Ok(ModelEvent::Finish { reason, usage })) => return Ok(Answered::Finished(reason, usage)),
                 Some(Ok(event)) => self.take(event).await?,
                 Some(Err(error)) => return Ok(Answered::Failed(error)),
@@ -402,7 +425,6 @@ impl Writing<'_> {
                     self.run.publish(happened).await;
                 }
             }
-            ModelEvent::TextEnd => self.close_text().await?,
             ModelEvent::ReasoningStart => {
                 let reasoning = ReasoningPart { text: String::new(), time: Span::from(now), extra: wire::Extra::new() };
                 let part = self.part(PartKind::Reasoning(reasoning));
@@ -429,17 +451,26 @@ impl Writing<'_> {
                 let part = part.unwrap_or_else(|| self.part(call::pending(self.run, &self.scene, &id, &name)));
                 call::start(self.run, &self.scene, &self.stop, &mut self.calls, part, &name, &arguments).await?;
             }
-            ModelEvent::Finish { .. } => {}
+            // Its end and the answer's are seen to by the caller.
+            ModelEvent::TextEnd | ModelEvent::Finish { .. } => {}
         }
         Ok(())
     }
 
     async fn close_text(&mut self) -> Result<(), EngineError> {
-        let Some(mut part) = self.text.take() else { return Ok(()) };
+        match self.end_text() {
+            Some(part) => self.put_part(&part).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The text that was open, with its end; not stored yet.
+    fn end_text(&mut self) -> Option<Part> {
+        let mut part = self.text.take()?;
         if let PartKind::Text(TextPart { time: Some(time), .. }) = &mut part.kind {
             time.end = Some(self.engine().now_ms());
         }
-        self.put_part(&part).await
+        Some(part)
     }
 
     async fn close_reasoning(&mut self) -> Result<(), EngineError> {
@@ -453,7 +484,9 @@ impl Writing<'_> {
     /// The model has said all; the step ends with the last of its tools.
     async fn finish(&mut self, reason: FinishReason, usage: Usage) -> Result<Outcome, EngineError> {
         self.close_reasoning().await?;
-        self.close_text().await?;
+        if self.calls.are_running() {
+            self.close_text().await?;
+        }
         let stop = self.stop.clone();
         let draining = self.engine().0.draining.clone();
         let (only_wait, no_trial) = (self.calls.only_wait(Duration::ZERO), self.calls.only_wait(HARMLESS));
@@ -496,10 +529,13 @@ impl Writing<'_> {
         self.message.time.completed = Some(self.engine().now_ms());
         let completed = Message::Assistant(self.message.clone());
         // The message is last: its completion makes the step's end visible.
-        let record = Record::Part { message: self.message.id.clone(), id: part.id.clone() };
-        let writes = vec![Write::Put(record, body(&part)?), Write::Put(message_record(&completed), body(&completed)?)];
+        let ended: Vec<Part> = self.end_text().into_iter().chain([part]).collect();
+        let mut writes = ended.iter().map(put).collect::<Result<Vec<_>, _>>()?;
+        writes.push(Write::Put(message_record(&completed), body(&completed)?));
         self.run.commit(writes).await?;
-        self.publish_part(&part).await;
+        for part in &ended {
+            publish_part(self.run, part).await;
+        }
         let id = self.message.id.clone();
         self.run.publish_record(id.as_str(), wire::event::message_updated(&finished)).await;
         self.run.publish_record(id.as_str(), wire::event::message_updated(&completed)).await;
@@ -526,10 +562,6 @@ impl Writing<'_> {
             alone: None,
         });
         Outcome { message: Some(id), spent, ends_with }
-    }
-
-    async fn publish_part(&self, part: &Part) {
-        self.run.publish_record(part.id.as_str(), wire::event::part_updated(part, self.engine().now_ms())).await;
     }
 
     /// The step failed for good: the turn ends with the error.
@@ -588,11 +620,25 @@ impl Writing<'_> {
 
 /// Commits a part and publishes it.
 pub(crate) async fn put_part(run: &Run, part: &Part) -> Result<(), EngineError> {
-    let record = Record::Part { message: part.message_id.clone(), id: part.id.clone() };
-    run.commit_lightly(vec![Write::Put(record, body(part)?)]).await?;
+    put_parts(run, &[part]).await
+}
+
+async fn put_parts(run: &Run, parts: &[&Part]) -> Result<(), EngineError> {
+    let writes: Result<_, EngineError> = parts.iter().map(|part| put(part)).collect();
+    run.commit_lightly(writes?).await?;
+    for part in parts {
+        publish_part(run, part).await;
+    }
+    Ok(())
+}
+
+fn put(part: &Part) -> Result<Write, EngineError> {
+    Ok(Write::Put(Record::Part { message: part.message_id.clone(), id: part.id.clone() }, body(part)?))
+}
+
+async fn publish_part(run: &Run, part: &Part) {
     let now = run.engine.now_ms();
     run.publish_record(part.id.as_str(), wire::event::part_updated(part, now)).await;
-    Ok(())
 }
 
 /// OpenCode's count: input without the cached tokens, output without reasoning.

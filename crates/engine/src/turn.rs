@@ -1,19 +1,20 @@
 //! The conversation as a run sees it, and what it has to do next.
 
 use crate::api::EngineError;
+use crate::asks::found;
 use crate::commit::{Under, body};
 use crate::compaction::Compaction;
 use crate::engine::blocking;
 use crate::run::{Run, message_record};
 use crate::settle::Settled;
 use crate::subtask::Subtask;
-use run_protocol::{Head, Spent, Ticket, TicketAnswer, TicketKind};
+use run_protocol::{Head, Look, Spent, Ticket, TicketAnswer, TicketKind};
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use storage::{Record, Write};
-use wire::ids::MessageId;
+use storage::{Record, TenantStore, Write};
+use wire::ids::{MessageId, SessionId};
 use wire::message::{
     AssistantMessage, Message, MessageError, MessagePath, MessageTime, MessageWithParts, Tokens, UserMessage,
 };
@@ -94,29 +95,42 @@ impl Transcript {
     /// Loads the conversation; prompts whose ticket is newer than `seen` are for the next load.
     pub(crate) async fn load(run: &Run, seen: u64) -> Result<Self, EngineError> {
         let (store, session) = (run.engine.tenant_store(&run.handle.key.tenant), run.handle.key.session.clone());
-        let messages = blocking(move || {
-            let mut messages = store.shared_messages(&session, None, None)?.items;
-            let answered: std::collections::HashSet<MessageId> =
-                messages.iter().filter_map(|m| m.info.assistant()).map(|m| m.parent_id.clone()).collect();
-            let (mut unseen, mut tickets, mut newest) = (Vec::new(), HashMap::new(), None);
-            for message in messages.iter().rev().filter_map(|m| m.info.user()) {
-                let is_answered = answered.contains(&message.id);
-                if is_answered && newest.is_some() {
-                    continue;
-                }
-                let record = Record::Ticket { session: session.clone(), message: message.id.clone() };
-                let ticket = store.read(&record)?.and_then(|ticket| serde_json::from_slice::<Ticket>(&ticket).ok());
-                if !is_answered && ticket.as_ref().is_some_and(|ticket| ticket.k > seen) {
-                    unseen.push(message.id.clone());
-                    continue;
-                }
-                newest.get_or_insert(&message.id);
-                tickets.extend(ticket.map(|ticket| (message.id.clone(), ticket)));
+        blocking(move || Self::read(&store, &session, &store.head(&session)?, seen)).await
+    }
+
+    /// The head, and the conversation as it was loaded with it where there is something to answer.
+    pub(crate) async fn look(run: &Run) -> Result<(Head, Option<Self>), EngineError> {
+        let (store, session) = (run.engine.tenant_store(&run.handle.key.tenant), run.handle.key.session.clone());
+        blocking(move || {
+            let head = found(store.head(&session))?.ok_or_else(|| EngineError::SessionNotFound(session.clone()))?;
+            let goes_on = Look::at(&head) == Look::Go && head.is_open();
+            // One that cannot be read is no matter yet: its turn may have to be given up.
+            let loaded = goes_on.then(|| Self::read(&store, &session, &head, head.issued).ok()).flatten();
+            Ok((head, loaded))
+        })
+        .await
+    }
+
+    fn read(store: &TenantStore, session: &SessionId, head: &Head, seen: u64) -> Result<Self, EngineError> {
+        let mut messages = store.shared_messages_under(session, None, None, head)?.items;
+        let answered: HashSet<MessageId> =
+            messages.iter().filter_map(|m| m.info.assistant()).map(|m| m.parent_id.clone()).collect();
+        let (mut unseen, mut tickets, mut newest) = (Vec::new(), HashMap::new(), None);
+        for message in messages.iter().rev().filter_map(|m| m.info.user()) {
+            let is_answered = answered.contains(&message.id);
+            if is_answered && newest.is_some() {
+                continue;
             }
-            messages.retain(|message| !unseen.contains(message.info.id()));
-            Ok((messages, tickets))
-        });
-        let (messages, tickets) = messages.await?;
+            let record = Record::Ticket { session: session.clone(), message: message.id.clone() };
+            let ticket = store.read(&record)?.and_then(|ticket| serde_json::from_slice::<Ticket>(&ticket).ok());
+            if !is_answered && ticket.as_ref().is_some_and(|ticket| ticket.k > seen) {
+                unseen.push(message.id.clone());
+                continue;
+            }
+            newest.get_or_insert(&message.id);
+            tickets.extend(ticket.map(|ticket| (message.id.clone(), ticket)));
+        }
+        messages.retain(|message| !unseen.contains(message.info.id()));
         Ok(Self { messages, tickets })
     }
 

@@ -1,5 +1,6 @@
 //! The few operations that the store needs of a file system, and the real one.
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -85,10 +86,17 @@ impl Disk for LocalDisk {
     }
 
     fn read(&self, path: &Path) -> io::Result<(Vec<u8>, Stamp)> {
-        let mut file = std::fs::File::open(path)?;
+        let file = std::fs::File::open(path)?;
         let stamp = stamp_of(&rustix::fs::fstat(&file)?);
+        // A record never changes once it is in its place: its size is known, and nothing is asked twice.
         let mut bytes = Vec::with_capacity(usize::try_from(stamp.size).unwrap_or_default());
-        file.read_to_end(&mut bytes)?;
+        while (bytes.len() as u64) < stamp.size {
+            match rustix::io::read(&file, spare_capacity(&mut bytes)) {
+                Ok(0) => break,
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         Ok((bytes, stamp))
     }
 

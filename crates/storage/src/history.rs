@@ -4,6 +4,7 @@ use crate::error::{Result, StoreError};
 use crate::store::TenantStore;
 use crate::sync::lock;
 use crate::view::View;
+use run_protocol::Head;
 use std::sync::Arc;
 use wire::ids::{MessageId, SessionId};
 use wire::message::MessageWithParts;
@@ -40,15 +41,25 @@ impl TenantStore {
         limit: Option<usize>,
         before: Option<(u64, MessageId)>,
     ) -> Result<Page<Arc<MessageWithParts>>> {
-        // Read before the records: what is kept is filed under a rev that it is at least as new as.
-        let head = self.head(session)?;
+        self.shared_messages_under(session, limit, before, &self.head(session)?)
+    }
+
+    /// As [`TenantStore::shared_messages`], for whoever has read the head just before: what is kept is filed under its rev,
+    /// which the records are at least as new as.
+    pub fn shared_messages_under(
+        &self,
+        session: &SessionId,
+        limit: Option<usize>,
+        before: Option<(u64, MessageId)>,
+        head: &Head,
+    ) -> Result<Page<Arc<MessageWithParts>>> {
         if !head.is_live() {
             return Err(StoreError::Deleted);
         }
         let key = (self.tenant.clone(), session.clone());
         let view = lock(&self.inner.views).get_or_insert_with(&key, Arc::default);
         let mut view = lock(&view);
-        view.refresh(self, session, &head)?;
+        view.refresh(self, session, head)?;
         let page = view.page(self, session, limit.filter(|&limit| limit > 0), before.as_ref());
         let bytes = view.trim();
         drop(view);
@@ -64,13 +75,7 @@ impl TenantStore {
     }
 
     /// Brings what is kept of a session up to the commit that was just made from `rev`.
-    pub(crate) fn apply_to_view(
-        &self,
-        session: &SessionId,
-        rev: u64,
-        writes: &[crate::Write],
-        head: &run_protocol::Head,
-    ) {
+    pub(crate) fn apply_to_view(&self, session: &SessionId, rev: u64, writes: &[crate::Write], head: &Head) {
         let view = lock(&self.inner.views).get(&(self.tenant.clone(), session.clone()));
         // Somebody who is reading it now files it under an older rev: the next reader checks it against the files.
         if let Some(view) = view

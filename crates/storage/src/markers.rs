@@ -33,8 +33,8 @@ impl TenantStore {
         Ok(was_there)
     }
 
-    /// Removes the marker of ticket `k`. Only for a ticket that was read as settled: that of one which was never given out
-    /// is removed by a commit (`Record::Marker`).
+    /// Removes the marker of ticket `k`. Only for a ticket that is settled: that of one which was never given out is removed
+    /// by a commit (`Record::Marker`).
     pub fn remove_marker(&self, session: &SessionId, k: u64) -> Result<()> {
         self.remove_open(session, &k.to_string())
     }

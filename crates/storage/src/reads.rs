@@ -5,11 +5,12 @@ use crate::error::{At, Result, StoreError, if_there};
 use crate::record::{Record, Write, stem};
 use crate::store::TenantStore;
 use crate::view::read_message;
-use run_protocol::Ticket;
+use run_protocol::{Head, Ticket};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use wire::ids::{MessageId, SessionId};
 use wire::message::MessageWithParts;
 use wire::part::Part;
@@ -18,21 +19,30 @@ use wire::session::Session;
 impl TenantStore {
     /// A session's record. `Deleted` once its head says so, whatever is left of it.
     pub fn session(&self, session: &SessionId) -> Result<Session> {
-        let head = self.head(session)?;
+        self.session_under(session, &self.head(session)?)
+    }
+
+    /// As [`TenantStore::session`], for whoever has read the head.
+    pub fn session_under(&self, session: &SessionId, head: &Head) -> Result<Session> {
         if !head.is_live() {
             return Err(StoreError::Deleted);
         }
-        let path = self.path(&Record::Session { project: head.project, id: session.clone() })?;
+        let path = self.path(&Record::Session { project: head.project.clone(), id: session.clone() })?;
         self.parse_at(&path)?.ok_or(StoreError::NotFound)
     }
 
     /// One message with its parts.
     pub fn message(&self, session: &SessionId, message: &MessageId) -> Result<MessageWithParts> {
-        if !self.head(session)?.is_live() {
+        self.message_under(session, message, &self.head(session)?)
+    }
+
+    /// As [`TenantStore::message`], for whoever has read the head.
+    pub fn message_under(&self, session: &SessionId, message: &MessageId, head: &Head) -> Result<MessageWithParts> {
+        if !head.is_live() {
             return Err(StoreError::Deleted);
         }
         let content = read_message(self, session, message)?.ok_or(StoreError::NotFound)?;
-        Ok(MessageWithParts::clone(&content.item))
+        Ok(Arc::unwrap_or_clone(content.item))
     }
 
     /// The session that a message id is in use in, found by the first of its parts, which are written before it.
