@@ -3,13 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails says where")]
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use testkit::client::{parts_of, text_of};
 use testkit::install::{flotilla_binary, repository};
-use testkit::{Answer, BOUND, Mode, Shape, World, eventually, transcript};
+use testkit::{Answer, BOUND, Failpoint, Mode, Shape, World, eventually, transcript};
 
 const OLD: &str = "ses_dfcb02e31ffeHuq4U4ccQNDTGY";
 const OLD_TREE: &str = "/srv/demo/ws11";
@@ -184,11 +185,15 @@ async fn a_command_that_1_1_left_running_is_never_run_again() {
 
 /// Runs `flotilla import` on a file with this text.
 fn import(world: &World, text: &str) -> Output {
+    import_with(world, text, &[])
+}
+
+fn import_with(world: &World, text: &str, env: &[(&str, &Path)]) -> Output {
     let file = world.file("export.json");
     std::fs::write(&file, text).unwrap();
     let mut command = Command::new(flotilla_binary());
     command.arg("import").arg(&file).arg("--data-dir").arg(world.data_dir());
-    command.env_clear().env("HOME", world.directory()).output().unwrap()
+    command.env_clear().env("HOME", world.directory()).envs(env.iter().copied()).output().unwrap()
 }
 
 fn said(output: &Output) -> String {
@@ -293,4 +298,46 @@ async fn many_imports_of_the_same_at_once_are_one() {
     assert!(new <= 1 && new + known == 6, "{said:?}");
     let document: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(json!(world.messages(EXPORTED).await), document["messages"]);
+}
+
+/// An import that is killed in its midst has shown nobody anything, and the same import again finishes it.
+#[tokio::test]
+async fn an_import_that_is_killed_anywhere_shows_nothing_and_is_finished_by_the_same_again() {
+    let world = World::start().await;
+    let text = export(&world).await;
+    let document: Value = serde_json::from_str(&text).unwrap();
+    let list = async || world.client().get("/session").await.ok();
+    let points = [
+        Failpoint::before("rename", "/flotilla/guard/"),
+        Failpoint::after("rename", "/flotilla/guard/"),
+        Failpoint::after("create", "/flotilla/guard/").skip(3),
+        Failpoint::after("rename", "/storage/part/"),
+        Failpoint::before("rename", "/storage/message/"),
+        Failpoint::after("rename", "/storage/message/").skip(2),
+        Failpoint::before("rename", "/storage/session/"),
+    ];
+    let armed = tempfile::tempdir().unwrap();
+    for point in points {
+        let killed = point.arm(armed.path(), "kill");
+        let died = import_with(&world, &text, &[("FAILPOINTS", armed.path())]);
+        assert_eq!(died.status.signal(), Some(9), "{point:?}: {}", said(&died));
+        killed.reached(BOUND).await;
+        assert_eq!(list().await, json!([]), "{point:?}");
+        for path in [format!("/session/{EXPORTED}"), format!("/session/{EXPORTED}/message")] {
+            assert_eq!(world.client().get(&path).await.status, 404, "{point:?}");
+        }
+    }
+    // Its record is there from here on: the last death takes nothing with it but the head's count.
+    let killed = Failpoint::after("rename", "/storage/session/").arm(armed.path(), "kill");
+    let died = import_with(&world, &text, &[("FAILPOINTS", armed.path())]);
+    assert_eq!(died.status.signal(), Some(9), "{}", said(&died));
+    killed.reached(BOUND).await;
+    let again = import(&world, &text);
+    assert!(again.status.success(), "{}", said(&again));
+    for number in 0..3 {
+        assert_eq!(world.at(number).get("/session").await.ok(), json!([document["info"]]));
+        assert_eq!(json!(world.at(number).messages(EXPORTED).await), document["messages"], "replica {number}");
+    }
+    world.model.push(Answer::say("and on"));
+    assert_eq!(text_of(&world.prompt(EXPORTED, "go on").await), "and on");
 }

@@ -1,7 +1,7 @@
 //! `flotilla import`: sessions that `opencode export` wrote, taken into the data directory.
 
 use crate::settings::ImportSettings;
-use crate::system::System;
+use crate::system::open_store;
 use anyhow::{Context, anyhow, bail};
 use run_protocol::Head;
 use serde::Deserialize;
@@ -9,8 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use storage::{Imported, Record, Store, StoreError};
+use storage::{Imported, Record, StoreError};
 use wire::message::Message;
 use wire::part::Part;
 use wire::session::Session;
@@ -39,10 +38,7 @@ type Records = Vec<(Record, Vec<u8>)>;
 ///
 /// Errors: one line, of the first file that cannot be taken in. Those before it are taken in.
 pub fn run(settings: &ImportSettings, files: &[PathBuf]) -> anyhow::Result<()> {
-    let directory = &settings.data_dir;
-    let store = Store::open(directory.clone(), settings.durability.into(), Arc::new(System));
-    let store = store.with_context(|| format!("the store in {} cannot be opened", directory.display()))?;
-    let store = store.tenant(&Tenant::default());
+    let store = open_store(&settings.data_dir, settings.durability.into())?.tenant(&Tenant::default());
     for file in files {
         let shown = file.display();
         let document = read(file).with_context(|| shown.to_string())?;

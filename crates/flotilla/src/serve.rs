@@ -2,7 +2,7 @@
 
 use crate::listen::listen;
 use crate::settings::Settings;
-use crate::system::System;
+use crate::system::{System, open_store};
 use anyhow::Context;
 use coordination::Ports;
 use coordination_redis::{RedisPorts, RedisSettings};
@@ -40,7 +40,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let listener = listen(&settings.hostname, settings.port).await?;
     let address = listener.local_addr()?;
     let entropy: Arc<dyn Entropy> = Arc::new(System);
-    let store = open_store(&settings, &entropy)?;
+    let store = open_store(&settings.data_dir, settings.durability.into())?;
     let (ports, _directory) = coordinate(&settings, &store, &entropy).await?;
     let surroundings = surroundings(&settings);
     let engine = start_engine(&settings, ports, store, surroundings.clone()).await?;
@@ -108,18 +108,6 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 /// How long after its begin a drain interrupts what still runs, and tells who still waits.
 fn last_call(settings: &Settings) -> Duration {
     settings.drain_deadline - LAST_WORDS.min(settings.drain_deadline / 4)
-}
-
-fn open_store(settings: &Settings, entropy: &Arc<dyn Entropy>) -> anyhow::Result<Store> {
-    let durability = settings.durability.into();
-    #[cfg(debug_assertions)]
-    if let Some(failpoints) = settings.environment.get("FAILPOINTS") {
-        std::fs::create_dir_all(&settings.data_dir)?;
-        let disk = Arc::new(crate::failpoints::FailingDisk::new(failpoints.into()));
-        return Ok(Store::open_on(disk, settings.data_dir.clone(), durability, entropy.clone())?);
-    }
-    Store::open(settings.data_dir.clone(), durability, entropy.clone())
-        .with_context(|| format!("the store in {} cannot be opened", settings.data_dir.display()))
 }
 
 /// The coordination that the settings ask for. Without Redis this is the only replica: it locks the directory.

@@ -36,7 +36,8 @@ impl Failpoint {
         Self { skip: hits, ..self }
     }
 
-    pub(crate) fn arm(&self, directory: &Path, action: &str) -> Armed {
+    /// Arms it in a directory that a process is told of by `FAILPOINTS`.
+    pub fn arm(&self, directory: &Path, action: &str) -> Armed {
         let Self { operation, path, after, skip } = self;
         let text = json!({"operation": operation, "path": path, "after": after, "skip": skip, "action": action});
         // Renamed into place: a replica never reads half of it.
