@@ -416,7 +416,7 @@ impl Engine {
             let message = match head.ending(ticket.k) {
                 Some(TicketAnswer::Message { id }) => {
                     let id = MessageId::parse(id).map_err(|error| EngineError::Store(error.to_string()))?;
-                    found(store.message_under(&ticket.session, &id, &head))?
+                    found(store.shared_message_under(&ticket.session, &id, &head))?.map(Arc::unwrap_or_clone)
                 }
                 _ => None,
             };

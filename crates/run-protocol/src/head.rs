@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use wire::ids::MessageId;
 use wire::message::Tokens;
 
 /// The one record that says what a session owes. Changed only under the head guard.
@@ -42,9 +43,23 @@ pub struct Head {
     /// nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub applied: Vec<String>,
+    /// The messages that the newest head commits wrote: who knows the conversation looks at no others again.
+    #[serde(default)]
+    pub changes: Changes,
     /// Fields that a later version added.
     #[serde(flatten)]
     pub extra: serde_json::Map<String, Value>,
+}
+
+/// Which messages head commits wrote, and when.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changes {
+    /// All are here that were written after this rev.
+    since: u64,
+    /// And up to this one: a replica that does not know of this list leaves it behind.
+    upto: u64,
+    /// The messages and the rev of the newest commit that wrote them or their parts, oldest first.
+    messages: Vec<(MessageId, u64)>,
 }
 
 /// A wait before a model is asked again.
@@ -133,6 +148,7 @@ impl Head {
             spent: None,
             retry: None,
             applied: Vec::new(),
+            changes: Changes::default(),
             extra: serde_json::Map::new(),
         }
     }
@@ -215,6 +231,31 @@ impl Head {
         true
     }
 
+    /// Notes which messages the commit of this `rev` writes.
+    pub fn note_changes<'a>(&mut self, written: impl Iterator<Item = &'a MessageId>) {
+        let Changes { since, upto, messages } = &mut self.changes;
+        if *upto + 1 != self.rev {
+            messages.clear();
+            *since = self.rev.saturating_sub(1);
+        }
+        *upto = self.rev;
+        for id in written {
+            messages.retain(|(known, _)| known != id);
+            messages.push((id.clone(), self.rev));
+        }
+        let surplus = messages.len().saturating_sub(KEPT_CHANGES);
+        if let Some((_, rev)) = messages.drain(..surplus).next_back() {
+            *since = rev;
+        }
+    }
+
+    /// The messages that head commits wrote since the one of `rev`; none if that is not known.
+    pub fn changed_since(&self, rev: u64) -> Option<impl Iterator<Item = &MessageId>> {
+        let Changes { since, upto, messages } = &self.changes;
+        let is_known = *upto == self.rev && rev >= *since;
+        is_known.then(|| messages.iter().filter(move |(_, at)| *at > rev).map(|(id, _)| id))
+    }
+
     /// How the run ended that settled this ticket; none if it is open, or if that was too long ago.
     pub fn ending(&self, ticket: u64) -> Option<&TicketAnswer> {
         self.endings.iter().find(|ended| ended.upto >= ticket).map(|ended| &ended.answer)
@@ -223,6 +264,9 @@ impl Head {
 
 /// A caller waits for its ticket from the moment it is given out, so only the newest endings are asked for.
 const KEPT_ENDINGS: usize = 32;
+
+/// A turn writes its prompt; replicas that are asked in turn see each other's turns.
+const KEPT_CHANGES: usize = 16;
 
 /// So often in a row a run is not blamed for the death of its replica.
 const MOST_SPARED: u32 = 8;
@@ -321,6 +365,38 @@ mod tests {
         assert!((0..KEPT_NAMES).all(|number| head.apply_once(Some(&number.to_string()))));
         assert_eq!(head.applied.len(), KEPT_NAMES);
         assert_eq!(head.applied.last().map(String::as_str), Some("31"));
+    }
+
+    #[test]
+    fn what_commits_wrote_is_known_for_a_while() {
+        let id = |number: u64| MessageId::parse(&format!("msg_{number}")).unwrap();
+        let mut head = Head::new("p");
+        let commit = |head: &mut Head, written: &[u64]| {
+            head.rev += 1;
+            let written: Vec<MessageId> = written.iter().map(|number| id(*number)).collect();
+            head.note_changes(written.iter());
+        };
+        let since =
+            |head: &Head, rev: u64| -> Option<Vec<MessageId>> { Some(head.changed_since(rev)?.cloned().collect()) };
+        assert_eq!(since(&head, 0), Some(vec![]));
+        commit(&mut head, &[1, 2]);
+        commit(&mut head, &[]);
+        commit(&mut head, &[1]);
+        assert_eq!(since(&head, 0), Some(vec![id(2), id(1)]));
+        assert_eq!(since(&head, 1), Some(vec![id(1)]));
+        assert_eq!(since(&head, 3), Some(vec![]));
+        (0..KEPT_CHANGES as u64).for_each(|number| commit(&mut head, &[10 + number]));
+        assert_eq!(since(&head, 2), None);
+        assert_eq!(since(&head, 3).unwrap().len(), KEPT_CHANGES);
+        // Somebody commits who does not keep the list.
+        head.rev += 1;
+        assert_eq!(since(&head, head.rev - 1), None);
+        commit(&mut head, &[7]);
+        assert_eq!(since(&head, head.rev - 1), Some(vec![id(7)]));
+        assert_eq!(since(&head, head.rev - 2), None);
+        let many: Vec<u64> = (100..200).collect();
+        commit(&mut head, &many);
+        assert_eq!(since(&head, head.rev - 1), None);
     }
 
     #[test]

@@ -206,6 +206,7 @@ impl HeadGuard {
             return Err(StoreError::Deleted);
         }
         head.rev = self.head.rev + 1;
+        head.note_changes(writes.iter().filter_map(|write| write.record().message()));
         let target = self.store.guard(&self.session).join("head.json");
         let bytes = serde_json::to_vec(&head).map_err(|error| StoreError::corrupt(&target, error))?;
         let mut steps = self.store.steps(&writes)?;

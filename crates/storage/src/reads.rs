@@ -4,6 +4,7 @@ use crate::commit::{Action, Step};
 use crate::error::{At, Result, StoreError, if_there};
 use crate::record::{Record, Write, stem};
 use crate::store::TenantStore;
+use crate::sync::lock;
 use crate::view::read_message;
 use run_protocol::{Head, Ticket};
 use serde::Deserialize;
@@ -43,6 +44,32 @@ impl TenantStore {
         }
         let content = read_message(self, session, message)?.ok_or(StoreError::NotFound)?;
         Ok(Arc::unwrap_or_clone(content.item))
+    }
+
+    /// As [`TenantStore::message`], of what is kept in memory where the head shows that it is current.
+    pub fn shared_message_under(
+        &self,
+        session: &SessionId,
+        message: &MessageId,
+        head: &Head,
+    ) -> Result<Arc<MessageWithParts>> {
+        if !head.is_live() {
+            return Err(StoreError::Deleted);
+        }
+        let key = (self.tenant.clone(), session.clone());
+        let view = lock(&self.inner.views).get(&key);
+        let found = match view {
+            Some(view) => {
+                let mut view = lock(&view);
+                let found = view.one(self, session, message, head)?;
+                let bytes = view.trim();
+                drop(view);
+                lock(&self.inner.views).weigh(&key, bytes);
+                found
+            }
+            None => read_message(self, session, message)?.map(|content| content.item),
+        };
+        found.ok_or(StoreError::NotFound)
     }
 
     /// The session that a message id is in use in, found by the first of its parts, which are written before it.

@@ -127,6 +127,14 @@ impl Record {
 }
 
 impl Record {
+    /// The message that it is, or is a part of.
+    pub(crate) fn message(&self) -> Option<&MessageId> {
+        match self {
+            Self::Message { id, .. } | Self::Part { message: id, .. } => Some(id),
+            _ => None,
+        }
+    }
+
     /// The name of the guard of a record outside any session; none for those that a session's guards cover.
     pub(crate) fn shared_name(&self) -> Option<String> {
         match self {

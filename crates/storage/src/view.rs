@@ -3,8 +3,10 @@
 //! - While the head is closed and its rev is the same, nothing has changed.
 //! - While it is open, a runner may add messages and change unfinished ones: the directory is listed, and unfinished
 //!   messages are checked. Finished ones change only in head commits.
-//! - Head commits made here are applied. After one that was made elsewhere, each message is checked before it is used:
-//!   by the stamps of its files, which are all new with every write.
+//! - Head commits made here are applied. Those made elsewhere tell in the head which messages they wrote: these, and those
+//!   that a runner may have gone on with, are checked before they are used, by the stamps of their files, which are all new
+//!   with every write. Where the head does not tell far enough back, and every so often, all are checked: a commit that broke
+//!   off may have changed one without a word.
 //!
 //! A message's created time never changes, so the order, once known, stays.
 
@@ -24,6 +26,12 @@ use wire::part::Part;
 /// Contents of one session that are kept; beyond it only the order is.
 const CONTENT_BYTES: usize = 24 << 20;
 
+/// So many new messages are read whole when they are found.
+const FEW: usize = 16;
+
+/// So often in a row the head's word is taken.
+const TRUSTED: u32 = 16;
+
 type Order = (u64, MessageId);
 
 #[derive(Default)]
@@ -32,6 +40,8 @@ pub(crate) struct View {
     closed: bool,
     /// Grows when every content must be checked before it is used again. 0: nothing was read yet.
     epoch: u64,
+    /// How often the head's word was taken since all contents were checked.
+    trusted: u32,
     slots: BTreeMap<Order, Slot>,
     created: HashMap<MessageId, u64>,
     content_bytes: usize,
@@ -39,6 +49,7 @@ pub(crate) struct View {
 
 struct Slot {
     finished: bool,
+    is_answer: bool,
     content: Option<Content>,
 }
 
@@ -60,8 +71,12 @@ struct Brief {
 }
 
 impl Brief {
+    fn is_answer(&self) -> bool {
+        self.role == "assistant"
+    }
+
     fn finished(&self) -> bool {
-        self.role != "assistant" || self.time.completed.is_some()
+        !self.is_answer() || self.time.completed.is_some()
     }
 }
 
@@ -74,7 +89,17 @@ impl View {
             return Ok(());
         }
         if !same_rev {
-            self.epoch += 1;
+            match head.changed_since(self.rev).filter(|_| self.epoch > 0 && self.trusted < TRUSTED) {
+                Some(changed) => {
+                    self.trusted += 1;
+                    changed.for_each(|id| self.doubt(id));
+                    self.doubt_the_newest();
+                }
+                None => {
+                    self.trusted = 0;
+                    self.epoch += 1;
+                }
+            }
         }
         for slot in self.slots.values_mut().filter(|slot| !slot.finished) {
             if let Some(content) = &mut slot.content {
@@ -89,6 +114,27 @@ impl View {
         Ok(())
     }
 
+    /// Has a content checked before it is used again.
+    fn doubt(&mut self, id: &MessageId) {
+        let Some(&created) = self.created.get(id) else { return };
+        if let Some(content) = self.slots.get_mut(&(created, id.clone())).and_then(|slot| slot.content.as_mut()) {
+            content.epoch = 0;
+        }
+    }
+
+    /// The same for what a runner may have written since: nothing before the answer that was the newest. It makes a head
+    /// commit before it begins the next.
+    fn doubt_the_newest(&mut self) {
+        for slot in self.slots.values_mut().rev() {
+            if let Some(content) = &mut slot.content {
+                content.epoch = 0;
+            }
+            if slot.is_answer {
+                return;
+            }
+        }
+    }
+
     /// Lists the messages: forgets those that are gone and reads the created times of new ones.
     pub(crate) fn list(&mut self, store: &TenantStore, session: &SessionId) -> Result<()> {
         let directory = store.directory("storage/message").join(session.as_str());
@@ -98,8 +144,13 @@ impl View {
         for id in gone {
             self.forget(&id);
         }
-        for id in ids {
-            if self.created.contains_key(&id) {
+        let new: Vec<MessageId> = ids.into_iter().filter(|id| !self.created.contains_key(id)).collect();
+        // A few new ones are what somebody is about to read.
+        let whole = self.epoch > 0 && new.len() <= FEW;
+        for id in new {
+            // One that cannot be read is told of by whoever wants it.
+            if whole && let Ok(Some(content)) = read_message(store, session, &id) {
+                self.insert_content(id, content);
                 continue;
             }
             let path = directory.join(format!("{id}.json"));
@@ -118,7 +169,42 @@ impl View {
     fn insert(&mut self, id: MessageId, brief: &Brief) {
         self.forget(&id);
         self.created.insert(id.clone(), brief.time.created);
-        self.slots.insert((brief.time.created, id), Slot { finished: brief.finished(), content: None });
+        let slot = Slot { finished: brief.finished(), is_answer: brief.is_answer(), content: None };
+        self.slots.insert((brief.time.created, id), slot);
+    }
+
+    /// Takes in what was read just now.
+    fn insert_content(&mut self, id: MessageId, content: Content) {
+        self.forget(&id);
+        let info = &content.item.info;
+        let created = info.created();
+        let (finished, is_answer) = (!is_unfinished(info), info.assistant().is_some());
+        self.created.insert(id.clone(), created);
+        self.content_bytes += content.bytes;
+        let content = Some(Content { epoch: self.epoch, ..content });
+        self.slots.insert((created, id), Slot { finished, is_answer, content });
+    }
+
+    /// A message, if it is kept here and nothing can have changed since `head`; else read, and kept.
+    pub(crate) fn one(
+        &mut self,
+        store: &TenantStore,
+        session: &SessionId,
+        id: &MessageId,
+        head: &Head,
+    ) -> Result<Option<Arc<MessageWithParts>>> {
+        let slot = self.created.get(id).and_then(|created| self.slots.get(&(*created, id.clone())));
+        if let Some(content) = slot.filter(|slot| slot.finished).and_then(|slot| slot.content.as_ref())
+            && (self.rev, self.epoch) == (head.rev, content.epoch)
+        {
+            return Ok(Some(Arc::clone(&content.item)));
+        }
+        let Some(content) = read_message(store, session, id)? else { return Ok(None) };
+        let item = Arc::clone(&content.item);
+        if self.epoch > 0 {
+            self.insert_content(id.clone(), content);
+        }
+        Ok(Some(item))
     }
 
     fn forget(&mut self, id: &MessageId) {
@@ -184,7 +270,7 @@ impl View {
         content.epoch = epoch;
         let item = Arc::clone(&content.item);
         if let Some(slot) = self.slots.get_mut(order) {
-            slot.finished = item.info.assistant().is_none_or(|message| message.time.completed.is_some());
+            slot.finished = !is_unfinished(&item.info);
             self.content_bytes += content.bytes;
             slot.content = Some(content);
         }
