@@ -4,15 +4,15 @@
 //! whoever reads it is sent it in pieces.
 
 use crate::api::EngineError;
-use crate::commit::{body, json_size};
+use crate::commit::body;
 use crate::engine::blocking;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use storage::TenantStore;
 use wire::event::Event;
 
-/// Bytes of an event above which it is kept aside.
-const LARGE: usize = 64 * 1024;
+/// Bytes of an event, in its envelope, above which it is kept aside.
+pub(crate) const LARGE: usize = 64 * 1024;
 /// Bytes of a piece.
 const PIECE: usize = 64 * 1024;
 
@@ -46,11 +46,6 @@ impl Aside {
             (bytes.into(), is_last)
         }))
     }
-}
-
-/// True if an event is too large for the log.
-pub(crate) fn is_large(event: &Event) -> bool {
-    json_size(event).is_ok_and(|size| size > LARGE)
 }
 
 /// Keeps the body of a large event aside. Returns its name, and the event's outline.
@@ -100,7 +95,7 @@ mod tests {
         });
         let properties = json!({ "sessionID": "ses_a", "part": part, "time": 7 });
         let event = Event { id: "evt_a".into(), kind: "message.part.updated".into(), properties };
-        assert!(is_large(&event));
+        assert!(crate::commit::json_within(&event, LARGE).unwrap().is_none());
         let outlined = outline(&event.properties, DEPTH);
         assert_eq!(
             outlined,

@@ -224,12 +224,44 @@ impl From<StoreError> for EngineError {
 /// A record as it is stored.
 pub(crate) fn body<T: serde::Serialize>(record: &T) -> Result<Vec<u8>, EngineError> {
     let write = || {
+        if let Some(bytes) = json_within(record, SMALL)? {
+            return Ok(bytes);
+        }
         // Measured first: while a text of many megabytes grows, it is there twice.
         let mut bytes = Vec::with_capacity(json_size(record)?);
         serde_json::to_writer(&mut bytes, record)?;
         Ok(bytes)
     };
     write().map_err(|error: serde_json::Error| EngineError::Store(error.to_string()))
+}
+
+/// A record that is written without a look at its size.
+const SMALL: usize = 16 * 1024;
+
+/// A value as JSON, unless that has more bytes than `limit`: then nothing.
+pub(crate) fn json_within<T: serde::Serialize>(value: &T, limit: usize) -> serde_json::Result<Option<Vec<u8>>> {
+    struct Limited {
+        bytes: Vec<u8>,
+        limit: usize,
+    }
+    impl std::io::Write for Limited {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            if self.bytes.len() + bytes.len() > self.limit {
+                return Err(std::io::ErrorKind::FileTooLarge.into());
+            }
+            self.bytes.extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut limited = Limited { bytes: Vec::with_capacity(512), limit };
+    match serde_json::to_writer(&mut limited, value) {
+        Ok(()) => Ok(Some(limited.bytes)),
+        Err(error) if error.is_io() => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// How many bytes a value is as JSON.

@@ -6,7 +6,7 @@
 use crate::api::EngineError;
 use crate::aside::Aside;
 use crate::engine::Engine;
-use crate::fold::Fold;
+use crate::fold::{Fold, Told};
 use crate::ring::{Found, Place, Ring};
 use bytes::Bytes;
 use coordination::{Cursor, Read};
@@ -18,7 +18,6 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use wire::event::Event;
 use wire::ids::SessionId;
 use wire::tenant::Tenant;
 
@@ -330,14 +329,14 @@ impl Feed {
                     state.known.clear();
                 }
                 if state.known.is_empty()
-                    && let Some((item, event)) = read_item(engine, &self.tenant, &cursor, body)
+                    && let Some((item, told)) = read_item(engine, &self.tenant, &cursor, &body)
                 {
-                    if event.kind == "session.idle"
+                    if told.kind == "session.idle"
                         && let Some(session) = &item.session
                     {
                         idle.push(session.clone());
                     }
-                    state.fold.take(&item, event, now);
+                    state.fold.take(&item, &told, now);
                     state.ring.push(item);
                 }
                 if state.read.len() == REMEMBERED {
@@ -411,7 +410,7 @@ impl Feed {
                 Read::Entries(entries) => {
                     let mut items = VecDeque::with_capacity(entries.len());
                     for (next, body) in entries {
-                        items.extend(read_item(&engine, &self.tenant, &next, body).map(|(item, _)| item));
+                        items.extend(read_item(&engine, &self.tenant, &next, &body).map(|(item, _)| item));
                         cursor = next;
                     }
                     return Ok(Some((items, Stage::Log(cursor))));
@@ -427,15 +426,20 @@ impl Feed {
     }
 }
 
-fn read_item(engine: &Engine, tenant: &Tenant, cursor: &Cursor, body: Bytes) -> Option<(Arc<FeedItem>, Event)> {
-    let Envelope { directory, project, aside, payload } = serde_json::from_slice(&body).ok()?;
-    let event: Event = serde_json::from_str(payload.get()).ok()?;
-    let session = event.properties["sessionID"].as_str().and_then(|id| SessionId::parse(id).ok());
+fn read_item<'a>(
+    engine: &Engine,
+    tenant: &Tenant,
+    cursor: &Cursor,
+    body: &'a Bytes,
+) -> Option<(Arc<FeedItem>, Told<'a>)> {
+    let Envelope { directory, project, aside, payload } = serde_json::from_slice(body).ok()?;
+    let told: Told<'a> = serde_json::from_str(payload.get()).ok()?;
+    let session = told.properties.session.and_then(|id| serde_json::from_str(id.get()).ok());
     let payload = body.slice_ref(payload.get().as_bytes());
     let aside = aside.map(|name| {
         let head = format!("{{\"directory\":{},\"project\":{project},\"payload\":", serde_json::json!(directory));
         Aside::new(engine.tenant_store(tenant), name, head.into())
     });
-    let item = FeedItem::whole(Some(cursor.0.clone()), directory, session, payload, body);
-    Some((Arc::new(FeedItem { aside, ..item }), event))
+    let item = FeedItem::whole(Some(cursor.0.clone()), directory, session, payload, body.clone());
+    Some((Arc::new(FeedItem { aside, ..item }), told))
 }

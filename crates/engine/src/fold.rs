@@ -4,10 +4,13 @@ use crate::aside::Aside;
 use crate::engine::Engine;
 use crate::feed::FeedItem;
 use coordination::Cursor;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
-use wire::event::{Event, Happened};
+use wire::event::Happened;
 use wire::ids::{MessageId, PartId, SessionId};
 
 /// How long an ended session is still shown to newcomers, in milliseconds.
@@ -15,9 +18,51 @@ const SHOWN_AFTER_END: u64 = 60_000;
 /// Messages of a session that are kept: the newest prompts and answers. An answer that is open is never let go.
 const KEPT_MESSAGES: usize = 4;
 
+/// How often sessions that ended are let go of, in milliseconds.
+const FORGET: u64 = 1_000;
+
 #[derive(Default)]
 pub(crate) struct Fold {
     sessions: HashMap<SessionId, Live>,
+    forgot: u64,
+}
+
+/// An event as it stands in the log; parsed as far as it matters here.
+#[derive(Deserialize)]
+pub(crate) struct Told<'a> {
+    #[serde(rename = "type", borrow)]
+    pub kind: Cow<'a, str>,
+    #[serde(borrow)]
+    pub properties: Properties<'a>,
+}
+
+/// What of an event's properties matters; each is there where the event's type calls for it.
+#[derive(Deserialize)]
+pub(crate) struct Properties<'a> {
+    #[serde(rename = "sessionID", borrow, default)]
+    pub session: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    status: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    info: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    part: Option<&'a RawValue>,
+    #[serde(rename = "messageID", borrow, default)]
+    message_id: Option<&'a RawValue>,
+    #[serde(rename = "partID", borrow, default)]
+    part_id: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    delta: Option<&'a RawValue>,
+}
+
+fn value(raw: Option<&RawValue>) -> Value {
+    raw.and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default()
+}
+
+fn text<'a>(raw: Option<&'a RawValue>) -> Option<Cow<'a, str>> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    raw.and_then(|raw| serde_json::from_str::<Text<'a>>(raw.get()).ok()).map(|text| text.0)
 }
 
 /// What newcomers are shown of a session.
@@ -39,7 +84,7 @@ struct Shown {
 
 impl Fold {
     /// Takes an event in.
-    pub(crate) fn take(&mut self, item: &FeedItem, event: Event, now: u64) {
+    pub(crate) fn take(&mut self, item: &FeedItem, event: &Told<'_>, now: u64) {
         let Some(session) = &item.session else { return };
         if event.kind == "session.deleted" {
             self.sessions.remove(session);
@@ -64,6 +109,10 @@ impl Fold {
 
     /// Lets go of sessions that ended long enough ago.
     pub(crate) fn forget_idle(&mut self, now: u64) {
+        if now.abs_diff(self.forgot) < FORGET {
+            return;
+        }
+        self.forgot = now;
         self.sessions.retain(|_, live| live.ended.is_none_or(|ended| now.saturating_sub(ended) < SHOWN_AFTER_END));
     }
 
@@ -122,46 +171,44 @@ impl Fold {
 }
 
 impl Live {
-    fn take(&mut self, mut event: Event, aside: Option<&Aside>, now: u64) {
-        let properties = &mut event.properties;
-        match event.kind.as_str() {
+    fn take(&mut self, event: &Told<'_>, aside: Option<&Aside>, now: u64) {
+        let properties = &event.properties;
+        match &*event.kind {
             "session.status" => {
-                let status = properties["status"].take();
+                let status = value(properties.status);
                 self.ended = (status["type"] == "idle").then_some(now);
                 self.status = Some(status);
             }
             "message.updated" => {
-                let info = properties["info"].take();
+                let info = value(properties.info);
                 if let Some(id) = info["id"].as_str().map(str::to_owned) {
                     self.message(&id).1 = Some(Shown { value: info, aside: aside.cloned() });
                 }
             }
             "message.part.updated" => {
-                let part = properties["part"].take();
+                let part = value(properties.part);
                 if let (Some(message), Some(id)) = (part["messageID"].as_str(), part["id"].as_str()) {
                     let (message, id) = (message.to_owned(), id.to_owned());
                     self.message(&message).2.insert(id, Shown { value: part, aside: aside.cloned() });
                 }
             }
             "message.part.delta" => {
-                let (message, id) = (properties["messageID"].as_str(), properties["partID"].as_str());
-                let (Some(message), Some(id), Some(delta)) = (message, id, properties["delta"].as_str()) else {
-                    return;
-                };
-                let known = self.messages.iter_mut().find(|(known, _, _)| known == message);
-                let part = known.and_then(|(_, _, parts)| parts.get_mut(id)).filter(|part| part.aside.is_none());
+                let (message, id) = (text(properties.message_id), text(properties.part_id));
+                let (Some(message), Some(id), Some(delta)) = (message, id, text(properties.delta)) else { return };
+                let known = self.messages.iter_mut().find(|(known, _, _)| *known == message);
+                let part = known.and_then(|(_, _, parts)| parts.get_mut(&*id)).filter(|part| part.aside.is_none());
                 if let Some(Value::String(text)) = part.map(|part| &mut part.value["text"]) {
-                    text.push_str(delta);
+                    text.push_str(&delta);
                 }
             }
             "message.removed" => {
-                let id = properties["messageID"].take();
-                self.messages.retain(|(known, _, _)| id != known.as_str());
+                let id = text(properties.message_id);
+                self.messages.retain(|(known, _, _)| id.as_deref() != Some(known));
             }
             "message.part.removed" => {
-                let id = properties["partID"].as_str().unwrap_or_default();
+                let id = text(properties.part_id).unwrap_or_default();
                 for (_, _, parts) in &mut self.messages {
-                    parts.remove(id);
+                    parts.remove(&*id);
                 }
             }
             _ => {}

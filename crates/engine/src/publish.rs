@@ -2,6 +2,7 @@
 //! batch. A batch that fails is sent again with its number, so that nothing is appended twice.
 
 use crate::aside;
+use crate::commit::json_within;
 use crate::engine::{Counters, Engine};
 use bytes::Bytes;
 use coordination::{Adopted, Entry, SessionKey};
@@ -44,46 +45,53 @@ pub(crate) struct Origin {
 
 /// What is logged: the envelope of `/global/event`.
 #[derive(Serialize)]
-struct Envelope<'a> {
+struct Envelope<'a, P> {
     directory: &'a str,
     project: &'a str,
     /// Where the body lies whose outline the payload is.
     #[serde(skip_serializing_if = "Option::is_none")]
     aside: Option<&'a str>,
-    payload: &'a RawValue,
+    payload: &'a P,
 }
 
 impl Origin {
     /// The log entry of an event.
     pub(crate) fn entry(&self, event: &Event, version: Option<(String, RecordVersion)>) -> Entry {
+        self.entry_with(event, serde_json::to_vec(&self.envelope(event, None)).unwrap_or_default(), version)
+    }
+
+    fn entry_with(&self, event: &Event, body: Vec<u8>, version: Option<(String, RecordVersion)>) -> Entry {
         let status = (event.kind == "session.status").then(|| event.properties["status"].to_string());
-        let payload = serde_json::value::to_raw_value(event).unwrap_or_default();
-        Entry { status, ..self.entry_of(&payload, None, version) }
+        Entry { status, ..self.entry_of(body, version) }
     }
 
     /// The log entry of a large event.
     async fn large_entry(&self, store: TenantStore, event: Event, version: Option<(String, RecordVersion)>) -> Entry {
         match aside::keep(store, event).await {
             Ok((name, outline)) => {
-                let payload = serde_json::value::to_raw_value(&outline).unwrap_or_default();
-                self.entry_of(&payload, Some(&name), version)
+                let body = serde_json::to_vec(&self.envelope(&outline, Some(&name))).unwrap_or_default();
+                self.entry_of(body, version)
             }
             // Rather a log that keeps less than an event that nobody is told.
             Err(body) => {
                 let payload = String::from_utf8(body).ok().and_then(|text| RawValue::from_string(text).ok());
-                self.entry_of(&payload.unwrap_or_default(), None, version)
+                let body = serde_json::to_vec(&self.envelope(&payload, None)).unwrap_or_default();
+                self.entry_of(body, version)
             }
         }
     }
 
-    fn entry_of(&self, payload: &RawValue, aside: Option<&str>, version: Option<(String, RecordVersion)>) -> Entry {
-        let envelope = Envelope { directory: &self.directory, project: &self.project, aside, payload };
+    fn envelope<'a, P>(&'a self, payload: &'a P, aside: Option<&'a str>) -> Envelope<'a, P> {
+        Envelope { directory: &self.directory, project: &self.project, aside, payload }
+    }
+
+    fn entry_of(&self, body: Vec<u8>, version: Option<(String, RecordVersion)>) -> Entry {
         Entry {
             session: Some(self.session.clone()),
             fence: self.fence,
             record: version,
             status: None,
-            body: Bytes::from(serde_json::to_vec(&envelope).unwrap_or_default()),
+            body: Bytes::from(body),
         }
     }
 }
@@ -92,9 +100,9 @@ impl Engine {
     /// Queues an event. Waits only while the queue is full, which is while coordination is away.
     pub(crate) async fn publish(&self, origin: &Origin, happened: Happened, version: Option<(String, RecordVersion)>) {
         let event = self.new_event(happened);
-        let entry = match aside::is_large(&event) {
-            true => origin.large_entry(self.tenant_store(&origin.tenant), event, version).await,
-            false => origin.entry(&event, version),
+        let entry = match json_within(&origin.envelope(&event, None), aside::LARGE) {
+            Ok(Some(body)) => origin.entry_with(&event, body, version),
+            _ => origin.large_entry(self.tenant_store(&origin.tenant), event, version).await,
         };
         Counters::add(&self.0.counters.events, 1);
         let queue = self.queue(&origin.tenant);

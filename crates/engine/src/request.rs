@@ -126,7 +126,7 @@ pub(crate) fn offered(
         .filter(|spec| !disabled.contains(spec.name))
         .map(|mut spec| {
             if spec.name == "task" {
-                spec.description.push_str(&subagents(instance, &rules));
+                spec.description = format!("{}{}", spec.description, subagents(instance, &rules)).into();
             }
             ToolSpec { name: spec.name.to_owned(), description: spec.description, parameters: spec.parameters }
         })

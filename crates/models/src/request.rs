@@ -154,9 +154,9 @@ pub struct ToolSpec {
     /// Its name.
     pub name: String,
     /// What it does, for the model.
-    pub description: String,
+    pub description: Arc<str>,
     /// The JSON schema of its arguments.
-    pub parameters: Value,
+    pub parameters: Arc<Value>,
 }
 
 /// Whether a tool must be called.

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 fn request(tools: &[&str], messages: Vec<ChatMessage>) -> ChatRequest {
-    let tool = |name: &&str| ToolSpec { name: (*name).into(), description: String::new(), parameters: json!({}) };
+    let tool = |name: &&str| ToolSpec { name: (*name).into(), description: "".into(), parameters: json!({}).into() };
     ChatRequest {
         endpoint: Endpoint {
             base_url: String::new(),

@@ -34,6 +34,8 @@ fn suits(tool: &str, model: &str) -> bool {
 #[derive(Clone)]
 pub struct Registry {
     tools: Vec<Arc<dyn Tool>>,
+    /// What models are told of them, by name.
+    specs: Vec<Spec>,
 }
 
 /// A tool as a model is told of it.
@@ -42,9 +44,15 @@ pub struct Spec {
     /// Its name.
     pub name: &'static str,
     /// What it does.
-    pub description: String,
+    pub description: Arc<str>,
     /// The JSON schema of its arguments.
-    pub parameters: Value,
+    pub parameters: Arc<Value>,
+}
+
+impl Spec {
+    fn of(tool: &dyn Tool) -> Self {
+        Self { name: tool.name(), description: tool.description().into(), parameters: tool.parameters().into() }
+    }
 }
 
 /// What a model meant.
@@ -64,23 +72,27 @@ pub enum Resolved {
 impl Registry {
     /// The built-in tools.
     pub fn builtin() -> Self {
-        Self {
-            tools: vec![
-                Arc::new(builtin::invalid::Invalid),
-                Arc::new(builtin::question::Question),
-                Arc::new(builtin::bash::Bash),
-                Arc::new(builtin::read::Read),
-                Arc::new(builtin::glob::Glob),
-                Arc::new(builtin::grep::Grep),
-                Arc::new(builtin::edit::Edit),
-                Arc::new(builtin::write::Write),
-                Arc::new(builtin::task::TaskTool),
-                Arc::new(builtin::webfetch::WebFetch::default()),
-                Arc::new(builtin::todowrite::TodoWrite),
-                Arc::new(builtin::skill::LoadSkill),
-                Arc::new(builtin::apply_patch::ApplyPatch),
-            ],
-        }
+        Self::of(vec![
+            Arc::new(builtin::invalid::Invalid),
+            Arc::new(builtin::question::Question),
+            Arc::new(builtin::bash::Bash),
+            Arc::new(builtin::read::Read),
+            Arc::new(builtin::glob::Glob),
+            Arc::new(builtin::grep::Grep),
+            Arc::new(builtin::edit::Edit),
+            Arc::new(builtin::write::Write),
+            Arc::new(builtin::task::TaskTool),
+            Arc::new(builtin::webfetch::WebFetch::default()),
+            Arc::new(builtin::todowrite::TodoWrite),
+            Arc::new(builtin::skill::LoadSkill),
+            Arc::new(builtin::apply_patch::ApplyPatch),
+        ])
+    }
+
+    fn of(tools: Vec<Arc<dyn Tool>>) -> Self {
+        let mut specs: Vec<Spec> = tools.iter().map(|tool| Spec::of(&**tool)).collect();
+        specs.sort_by_key(|spec| spec.name);
+        Self { tools, specs }
     }
 
     /// Adds a tool behind the others, or puts it in the place of the one with its name.
@@ -89,7 +101,7 @@ impl Registry {
             Some(known) => *known = tool,
             None => self.tools.push(tool),
         }
-        self
+        Self::of(self.tools)
     }
 
     /// The tool of this very name.
@@ -104,12 +116,7 @@ impl Registry {
 
     /// What a model is told, by name; `invalid` is never offered.
     pub fn specs(&self, model: &str) -> Vec<Spec> {
-        let offered = self.tools.iter().filter(|tool| suits(tool.name(), model));
-        let mut specs: Vec<Spec> = offered
-            .map(|tool| Spec { name: tool.name(), description: tool.description(), parameters: tool.parameters() })
-            .collect();
-        specs.sort_by_key(|spec| spec.name);
-        specs
+        self.specs.iter().filter(|spec| suits(spec.name, model)).cloned().collect()
     }
 
     /// The tool that a model means by `name`: one of those that it was `offered`, in whatever case the name is written.

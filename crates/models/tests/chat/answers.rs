@@ -33,8 +33,11 @@ async fn a_request_has_the_shape_that_providers_know() {
     request.top_p = Some(0.9);
     let options = json!({ "reasoningEffort": "high", "stream": false, "thinking": { "budgetTokens": 1 } });
     request.options = options.as_object().unwrap().clone();
-    request.tools =
-        vec![ToolSpec { name: "read".into(), description: "Reads".into(), parameters: json!({ "type": "object" }) }];
+    request.tools = vec![ToolSpec {
+        name: "read".into(),
+        description: "Reads".into(),
+        parameters: json!({ "type": "object" }).into(),
+    }];
     let tool_calls = vec![ToolCall { id: "c1".into(), name: "read".into(), arguments: "{\"filePath\":\"a\"}".into() }];
     let picture = UserContent::Image { mime: "image/png".into(), url: "data:image/png;base64,AA==".into() };
     let paper = "data:application/pdf;base64,AA==".to_owned();
@@ -105,7 +108,7 @@ async fn without_tools_no_choice_of_tools_is_sent() {
     let (_, body) = model.request().await;
     assert!(body.get("tools").is_none() && body.get("tool_choice").is_none(), "{body}");
 
-    request.tools = vec![ToolSpec { name: "t".into(), description: String::new(), parameters: json!({}) }];
+    request.tools = vec![ToolSpec { name: "t".into(), description: "".into(), parameters: json!({}).into() }];
     all(Limits::default(), request).await;
     assert_eq!(model.request().await.1["tool_choice"], "required");
 }
