@@ -24,7 +24,7 @@ fn seen(ms: u64, number: u64) -> Seen {
 }
 
 fn said(by_user: bool, text: &str) -> Said {
-    Said { by_user, text: text.into(), finished: !by_user, failed: false }
+    Said { by_user, text: text.into(), finished: !by_user, whole: !by_user }
 }
 
 /// What nothing is wrong with: a session that was prompted twice, and one that was deleted.
@@ -132,6 +132,18 @@ fn an_answer_that_is_missing_broken_off_or_another_is_reported() {
 }
 
 #[test]
+fn a_prompt_that_two_runs_answered_is_reported_unless_one_of_them_broke_off() {
+    let twice = |whole: bool| {
+        move |history: &mut History| {
+            let again = Said { whole, ..history.ends[0].messages[1].clone() };
+            history.ends[0].messages.insert(2, again);
+        }
+    };
+    assert_eq!(broken(twice(true)), ["a prompt is answered once"]);
+    assert!(broken(twice(false)).is_empty());
+}
+
+#[test]
 fn two_runs_at_once_are_reported_unless_one_of_them_may_not_know_that_it_lost() {
     let early = |history: &mut History| history.asked[1].began = at(1_000);
     assert_eq!(broken(early), ["one run at a time"]);
@@ -198,6 +210,7 @@ fn each_rule_was_broken_above() {
         "operations end",
         "acknowledged prompts are stored once",
         "answers are complete",
+        "a prompt is answered once",
         "one run at a time",
         "no stale read",
         "deleted is gone",

@@ -19,10 +19,11 @@ pub struct Violation {
 pub type Rule = (&'static str, fn(&History) -> Vec<String>);
 
 /// All rules.
-pub const RULES: [Rule; 9] = [
+pub const RULES: [Rule; 10] = [
     ("operations end", operations_end),
     ("acknowledged prompts are stored once", prompts_are_stored_once),
     ("answers are complete", answers_are_complete),
+    ("a prompt is answered once", answered_once),
     ("one run at a time", one_run_at_a_time),
     ("no stale read", no_stale_read),
     ("deleted is gone", deleted_is_gone),
@@ -121,6 +122,18 @@ fn answers_are_complete(history: &History) -> Vec<String> {
         if alive.contains(&*deed.session) && !stored.contains(&(&*deed.session, text)) {
             found.push(format!("{}: the answer {text:?} was given and is not stored", deed.session));
         }
+    }
+    found
+}
+
+fn answered_once(history: &History) -> Vec<String> {
+    let mut found = Vec::new();
+    for end in &history.ends {
+        let mut known = HashSet::new();
+        // Each prompt has an answer of its own words. What broke off may be told again, but says that it broke off.
+        let whole = end.messages.iter().filter(|said| !said.by_user && said.whole);
+        let doubled = whole.filter(|said| !known.insert(&said.text));
+        found.extend(doubled.map(|said| format!("{}: {:?} is there twice", end.session, said.text)));
     }
     found
 }

@@ -209,6 +209,6 @@ pub struct Said {
     pub text: String,
     /// Whether it is finished, with an error or without.
     pub finished: bool,
-    /// Whether it ended in a recorded error.
-    pub failed: bool,
+    /// Whether a model said it to its end, as far as the record tells: not one that broke off, nor one that asks for a tool.
+    pub whole: bool,
 }

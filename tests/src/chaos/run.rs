@@ -148,7 +148,7 @@ async fn ends(world: &World, history: &History) -> Vec<End> {
                 by_user: message["info"]["role"] == "user",
                 text: text_of(&message),
                 finished: !message["info"]["time"]["completed"].is_null(),
-                failed: !message["info"]["error"].is_null(),
+                whole: message["info"]["finish"] == "stop",
             });
         }
         let busy = client.status(&deed.session).await != "idle";
