@@ -8,4 +8,5 @@ pub mod load;
 pub mod mutants;
 pub mod outage;
 pub mod prove;
+pub mod recordings;
 pub mod screen;

@@ -92,10 +92,13 @@ impl TenantStore {
         self.select(filter.project.as_deref(), filter.limit, |row| filter.admits(row, search.as_deref()))
     }
 
-    /// The sessions whose parent this is, the last updated first.
+    /// The sessions whose parent this is, the oldest first.
     pub fn children(&self, session: &SessionId) -> Result<Vec<Session>> {
         let project = self.head(session)?.project;
-        self.select(Some(&project), None, |row| row.parent.as_ref() == Some(session))
+        let mut children = self.select(Some(&project), None, |row| row.parent.as_ref() == Some(session))?;
+        // Ids of sessions fall as time goes on.
+        children.sort_by(|a, b| (a.time.created, &b.id).cmp(&(b.time.created, &a.id)));
+        Ok(children)
     }
 
     /// The projects that sessions are filed under.

@@ -33,18 +33,23 @@ pub fn config(model_url: &str) -> Value {
 
 /// A git work tree with one commit: the configuration, with this laid over it, a README and more files (path, text).
 pub fn work_tree(model_url: &str, overlay: &Value, more: &[(String, String)]) -> TempDir {
-    let work = tempfile::tempdir().expect("a temporary directory");
     let mut config = config(model_url);
     lay_over(&mut config, overlay);
     let mut files = vec![
-        ("opencode.json".to_string(), serde_json::to_string_pretty(&config).expect("a value can be written")),
-        ("README.md".to_string(), "# A project\n\nIt is small.\n".to_string()),
+        ("opencode.json".to_string(), serde_json::to_vec_pretty(&config).expect("a value can be written")),
+        ("README.md".to_string(), "# A project\n\nIt is small.\n".into()),
     ];
-    files.extend(more.iter().cloned());
-    for (path, text) in files {
+    files.extend(more.iter().map(|(path, text)| (path.clone(), text.clone().into_bytes())));
+    repository(&files)
+}
+
+/// A git work tree with one commit of these files: path and bytes.
+pub fn repository(files: &[(String, Vec<u8>)]) -> TempDir {
+    let work = tempfile::tempdir().expect("a temporary directory");
+    for (path, bytes) in files {
         let path = work.path().join(path);
         std::fs::create_dir_all(path.parent().expect("a file is in a directory")).expect("a directory can be made");
-        std::fs::write(path, text).expect("a file can be written");
+        std::fs::write(path, bytes).expect("a file can be written");
     }
     git(work.path(), &["init", "-q", "-b", "main"]);
     git(work.path(), &["add", "-A"]);

@@ -7,8 +7,8 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, State as Extract};
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
 use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
@@ -18,6 +18,9 @@ use super::record::Recorded;
 use super::{SMALL, Shared};
 use crate::transcript;
 
+/// A page for tools that fetch pages.
+const PAGE: &str = "<html><head><title>T</title></head><body><h1>Head</h1><p>para <b>bold</b></p></body></html>";
+
 /// Serves until told to stop; connections that are open then are dropped.
 pub(super) fn serve(listener: std::net::TcpListener, shared: Shared, stopped: oneshot::Receiver<()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -25,6 +28,7 @@ pub(super) fn serve(listener: std::net::TcpListener, shared: Shared, stopped: on
         let listener = tokio::net::TcpListener::from_std(listener).expect("a listening socket");
         let app = Router::new()
             .route("/v1/chat/completions", post(complete))
+            .route("/page", get(async || Html(PAGE)))
             .layer(DefaultBodyLimit::disable())
             .with_state(shared);
         tokio::select! {

@@ -1,0 +1,90 @@
+//! What OpenCode was recorded to do, Flotilla does.
+
+use std::sync::Arc;
+
+use suite::figures::{Draws, rounds};
+use suite::recordings::{Comparison, Ignored, compare, damage, fixture, player};
+use testkit::{World, WorldSpec};
+use tokio::task::JoinSet;
+
+/// How many recordings are played side by side. They wait more than they work.
+const AT_ONCE: usize = 6;
+
+/// Plays only the recordings whose names begin so.
+const ONLY: &str = "FLOTILLA_TEST_RECORDINGS";
+
+#[tokio::test]
+async fn recordings_of_opencode_are_answered_and_told_as_recorded() {
+    let args = ["--webfetch-allow", "127.0.0.0/8"].map(str::to_owned).to_vec();
+    let world = Arc::new(World::start_with(WorldSpec { args, ..WorldSpec::default() }).await);
+    let ignored = Arc::new(Ignored::read().unwrap());
+    let only = std::env::var(ONLY).unwrap_or_default();
+    let mut left = fixture::all().unwrap().into_iter().filter(|(name, _)| name.starts_with(&only));
+    let mut playing: JoinSet<(String, Comparison)> = JoinSet::new();
+    let mut wrong = Vec::new();
+    loop {
+        while playing.len() < AT_ONCE {
+            let Some((name, recording)) = left.next() else { break };
+            let (world, ignored) = (world.clone(), ignored.clone());
+            playing.spawn(async move {
+                let here = player::play(&world, &name, &recording, &ignored).await;
+                let comparison = compare(&name, &recording.conversation(), &here, &ignored);
+                (name, comparison)
+            });
+        }
+        let Some(played) = playing.join_next().await else { break };
+        let (name, comparison) = played.unwrap();
+        let (compared, differences) = (comparison.compared.len(), &comparison.differences);
+        println!("{name}: {compared} fields compared, {} ignored, {} differ", comparison.ignored, differences.len());
+        let least = ignored.compared.get(&name).copied().unwrap_or(usize::MAX);
+        if compared < least {
+            wrong.push(format!("{name}: {compared} fields were compared, {least} should be"));
+        }
+        for difference in differences {
+            let of =
+                |value: &Option<String>| value.as_deref().unwrap_or("nothing").chars().take(300).collect::<String>();
+            wrong.push(format!(
+                "{name} {}\n    recorded {}\n    here     {}",
+                difference.at,
+                of(&difference.recorded),
+                of(&difference.here)
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn whatever_is_damaged_in_a_recording_is_reported() {
+    let ignored = Ignored::read().unwrap();
+    let mut draws = Draws::seeded();
+    let mut passed = Vec::new();
+    for (name, recording) in fixture::all().unwrap() {
+        let recorded = recording.conversation();
+        let whole = compare(&name, &recorded, &recorded, &ignored);
+        assert!(whole.differences.is_empty(), "{name} differs from itself: {:?}", whole.differences);
+        let damaged = damage::damaged(&name, &recorded, &ignored, rounds(1), &mut draws);
+        println!("{name}: {} kinds of damage", damaged.len());
+        for one in damaged {
+            if compare(&name, &recorded, &one.conversation, &ignored).differences.is_empty() {
+                passed.push(format!("{name}: {}", one.what));
+            }
+        }
+    }
+    assert!(passed.is_empty(), "not reported:\n{}", passed.join("\n"));
+}
+
+#[test]
+fn every_line_of_the_list_says_why_and_names_recordings_that_there_are() {
+    let ignored = Ignored::read().unwrap();
+    let names: Vec<String> = fixture::all().unwrap().into_iter().map(|(name, _)| name).collect();
+    for place in &ignored.ignored {
+        assert!(place.reason.len() > 10, "{place:?}");
+        for name in &place.within {
+            assert!(names.iter().any(|known| known.starts_with(name)), "{place:?}");
+        }
+    }
+    assert!(ignored.apart.iter().all(|apart| apart.reason.len() > 10));
+    let counted: Vec<&String> = ignored.compared.keys().collect();
+    assert_eq!(counted, names.iter().collect::<Vec<_>>(), "each recording has its number of fields");
+}
