@@ -28,7 +28,7 @@ contrast:
 	@debug=$${CARGO_TARGET_DIR:-target}/debug; FLOTILLA_BIN=$$(realpath $$debug/flotilla) $$debug/contrast
 
 # Runs the fault tests of tests/prove.toml with many rounds, of what is committed, and writes docs/evidence/prove.md: some
-# twenty minutes on two cores that do nothing else. A rehearsal by ARGS="--quick", or of some by their names.
+# twenty-five minutes on two cores that do nothing else. A rehearsal by ARGS="--quick", or of some by their names.
 prove:
 	@scripts/install.sh redis-server nginx haproxy git
 	cargo build -q --locked -p flotilla -p suite
