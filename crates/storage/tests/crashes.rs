@@ -69,6 +69,49 @@ fn a_session_is_whole_or_can_be_made_again() {
 }
 
 #[test]
+fn an_import_is_whole_or_not_seen_and_the_same_import_finishes_it() {
+    let id = ses("a");
+    let own = Record::Session { project: "p".into(), id: id.clone() };
+    let writes = [
+        text_part(&id, &msg("m"), &prt("x"), "hello"),
+        user_message(&id, &msg("m"), 1),
+        Write::Put(own, serde_json::to_vec(&session(&id, 1)).unwrap()),
+    ];
+    let records: Vec<(Record, Vec<u8>)> = writes
+        .into_iter()
+        .filter_map(|write| match write {
+            Write::Put(record, body) => Some((record, body)),
+            Write::PutNew(..) | Write::Remove(_) => None,
+        })
+        .collect();
+    let import = |store: &TenantStore| store.import_session(&id, &Head::new("p"), &records).map(|_| ());
+    let is_seen = |store: &TenantStore| {
+        let listed = store.sessions(&SessionFilter::default()).unwrap().len();
+        match store.session(&id) {
+            Err(StoreError::NotFound) => assert_eq!(listed, 0),
+            session => {
+                session.unwrap();
+                let items = store.messages(&id, None, None).unwrap().items;
+                assert_eq!((listed, items.len()), (1, 1));
+                assert_eq!(items[0].parts[0].text().unwrap().text, "hello");
+            }
+        }
+        listed == 1
+    };
+    crash_everywhere(
+        |_| {},
+        import,
+        |store, acknowledged| {
+            assert!(is_seen(store) || !acknowledged);
+            // Empties the guard of who is dead: the import would wait until it has stood still.
+            drop(store.take_head(&id));
+            import(store).unwrap();
+            assert!(is_seen(store));
+        },
+    );
+}
+
+#[test]
 fn a_ticket_that_was_given_out_has_all_that_it_needs() {
     let id = ses("a");
     crash_everywhere(
