@@ -211,6 +211,11 @@ impl Calls {
         }
     }
 
+    /// The tools that were called.
+    pub(crate) fn tools(&self) -> impl Iterator<Item = &str> {
+        self.made.iter().map(|(tool, _)| tool.as_str())
+    }
+
     /// Notes a call. True if the last ones of this message were all alike.
     fn make(&mut self, tool: &str, input: &Value) -> bool {
         self.made.push((tool.to_owned(), input.clone()));
@@ -391,6 +396,17 @@ impl CallHost {
         put_part(&self.run, &part).await
     }
 
+    /// Notes whose a change of this file is, for snapshots that others take meanwhile.
+    async fn note_write(&self, path: &Path) {
+        let Some(site) = self.scene.worksite(&self.run) else { return };
+        let (store, path) = (self.engine().tenant_store(&site.tenant), path.to_owned());
+        let parent = self.scene.session.parent_id.clone();
+        let noted = blocking(move || Ok(store.note_write(&site.root, &path, &site.session, parent.as_ref())?)).await;
+        if let Err(error) = noted {
+            tracing::warn!(%error, "a write is not noted: its file may be told to be another session's change");
+        }
+    }
+
     /// Gives a file part of a tool the ids that parts have.
     fn attach(&self, mut file: Value) -> Value {
         file["id"] = json!(self.engine().0.ids.part());
@@ -476,7 +492,11 @@ impl Host for CallHost {
     async fn file_lock(&self, path: &Path) -> Result<Box<dyn Send>, ToolError> {
         let name = format!("file/{}/{}", self.run.handle.key.tenant, path.display());
         match self.engine().0.ports.locks.lock(&name, Duration::from_secs(30)).await {
-            Ok(guard) => Ok(Box::new(hold(guard))),
+            Ok(guard) => {
+                let guard = hold(guard);
+                self.note_write(path).await;
+                Ok(Box::new(guard))
+            }
             Err(error) => Err(ToolError::Failed(format!("The file cannot be locked at the moment: {error}"))),
         }
     }

@@ -161,7 +161,7 @@ fn put_session(session: &Session) -> Result<Write, EngineError> {
 }
 
 /// Mends a session's sums: what steps used is written in their last parts.
-fn recount<'a>(
+pub(crate) fn recount<'a>(
     head: &mut Head,
     session: &mut Session,
     before: impl IntoIterator<Item = &'a Part>,

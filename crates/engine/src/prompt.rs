@@ -9,12 +9,13 @@ use crate::engine::{Engine, blocking};
 use crate::named::{Named, hash_of};
 use crate::run::{message_record, session_record};
 use coordination::SessionKey;
-use run_protocol::{Head, RecordVersion, Ticket, TicketAnswer, TicketKind};
+use run_protocol::{Head, Intent, RecordVersion, Ticket, TicketAnswer, TicketKind};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::{Record, Write};
 use tokio::time::Instant;
 use tracing::Instrument;
+use wire::event::Happened;
 use wire::ids::{MessageId, PartId, SessionId};
 use wire::message::{Message, MessageError, MessageTime, MessageWithParts, UserMessage, UserModel};
 use wire::part::Part;
@@ -37,11 +38,14 @@ enum Stored {
         session: Box<Session>,
         changed: bool,
         withdrawn: Vec<MessageId>,
+        cleanup: Vec<(Option<String>, Happened)>,
     },
     Joined {
         k: u64,
     },
     Known,
+    /// A revert is under way: nothing is stored before it has ended.
+    Reverting(Intent),
 }
 
 impl Engine {
@@ -100,13 +104,23 @@ impl Engine {
             tools: prompt.tools.clone(),
             extra: wire::Extra::new(),
         };
-        let (head, (stored, message)) = self.store_prompt(&key, message, Arc::clone(&parts), &prompt).await?;
+        let (head, (stored, message)) = loop {
+            match self.store_prompt(&key, message.clone(), Arc::clone(&parts), &prompt).await? {
+                (_, (Stored::Reverting(intent), _)) => self.wait_for_revert(&key, &intent).await?,
+                stored => break stored,
+            }
+        };
         let ticket = |k| TicketRef { tenant: tenant.clone(), session: id.clone(), message: message_id.clone(), k };
         match stored {
+            Stored::Reverting(_) => Err(EngineError::Unavailable("a revert of this session is under way".into())),
             Stored::Joined { k } => Ok(Accepted::Ticket(ticket(k))),
             Stored::Known => Ok(Accepted::Stored(Box::new(self.message(tenant, id, &message_id).await?))),
-            Stored::New { ticket: new, was_open, session, changed, withdrawn } => {
+            Stored::New { ticket: new, was_open, session, changed, withdrawn, cleanup } => {
                 self.tell_withdrawn(&key, &head, &session, &withdrawn).await;
+                for (record, happened) in cleanup {
+                    let version = record.map(|record| (record, RecordVersion::head(head.rev)));
+                    self.publish(&self.origin(&key, &session, None), happened, version).await;
+                }
                 if prompt.shell.is_none() {
                     self.publish_prompt(&key, &head, &session, changed, &message, &parts).await;
                 }
@@ -230,6 +244,9 @@ impl Engine {
         let answers = shell.is_none() && !parts.iter().any(|part| Compaction::of(part).is_some());
         let permission = crate::request::switched(prompt.tools.as_ref());
         self.head_commit(key, Committer::Request, move |head, at| {
+            if let Some(intent) = head.intent.clone() {
+                return Ok(Decision::Leave((Stored::Reverting(intent), message.clone())));
+            }
             let ticket = Record::Ticket { session: at.id.clone(), message: message.id.clone() };
             let known: Option<Ticket> = at.store.read(&ticket)?.and_then(|ticket| serde_json::from_slice(&ticket).ok());
             if let Some(known) = known.as_ref().filter(|known| known.k <= head.issued) {
@@ -262,6 +279,8 @@ impl Engine {
                 return Err(EngineError::TooManyQueued);
             }
             let mut session = at.session()?;
+            let cleanup = crate::revert::clean_up(head, at, &mut session, now)?;
+            let (mut writes, cleanup) = cleanup.map(|cleanup| (cleanup.writes, cleanup.told)).unwrap_or_default();
             let before = (session.agent.clone(), session.model.clone());
             let mut message = message.clone();
             message.time.created = head.reserve_time(now);
@@ -278,7 +297,7 @@ impl Engine {
             }
             session.time.updated = session.time.updated.max(message.time.created);
             let changed = before != (session.agent.clone(), session.model.clone());
-            let (mut writes, mut withdrawn) = (Vec::new(), Vec::new());
+            let mut withdrawn = Vec::new();
             for part in parts.iter() {
                 writes.push(Write::Put(Record::Part { message: message.id.clone(), id: part.id.clone() }, body(part)?));
             }
@@ -302,7 +321,8 @@ impl Engine {
             let stored = Message::User(message.clone());
             writes.push(Write::Put(message_record(&stored), body(&stored)?));
             let session = Box::new(session);
-            Ok(Decision::Write(writes, (Stored::New { ticket: new, was_open, session, changed, withdrawn }, message)))
+            let stored = Stored::New { ticket: new, was_open, session, changed, withdrawn, cleanup };
+            Ok(Decision::Write(writes, (stored, message)))
         })
         .await
     }
@@ -331,7 +351,13 @@ impl Engine {
     }
 
     /// Tells that messages are gone that may have been read, though nobody was told of them.
-    async fn tell_withdrawn(&self, key: &SessionKey, head: &Head, session: &Session, messages: &[MessageId]) {
+    pub(crate) async fn tell_withdrawn(
+        &self,
+        key: &SessionKey,
+        head: &Head,
+        session: &Session,
+        messages: &[MessageId],
+    ) {
         let origin = self.origin(key, session, None);
         for message in messages {
             let version = (message.to_string(), RecordVersion::head(head.rev));
@@ -529,7 +555,7 @@ impl Engine {
 
 /// What is left of prompts whose replica died before it had given out their tickets, but for one that is stored again: the
 /// messages that are there, and how all of it is removed. They were never acknowledged, and their numbers will be others'.
-fn never_given_out(
+pub(crate) fn never_given_out(
     at: &Under<'_>,
     issued: u64,
     but: Option<&MessageId>,

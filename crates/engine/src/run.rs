@@ -15,7 +15,7 @@ use crate::trial::Trial;
 use crate::turn::{Next, Transcript};
 use coordination::{Attempt, Enter, Entered, Former, LeaseKind, SessionKey};
 use run_protocol::{Fence, Head, Look, Opening, RecordVersion};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use storage::{Record, RunGuard, StoreError, Write};
@@ -91,6 +91,8 @@ pub(crate) struct Run {
     /// How the attempt before this one ended, if there was one, until that is counted.
     follows: Arc<Mutex<Option<Former>>>,
     trial: Arc<Mutex<Option<Trial>>>,
+    /// Nobody was told that the session is busy.
+    silent: Arc<AtomicBool>,
     /// What the run's newest head commit found and reserved.
     known: Arc<Mutex<Known>>,
 }
@@ -196,14 +198,19 @@ impl Engine {
 
     async fn run(self, handle: Arc<RunHandle>, entry: Entry) -> Result<End, EngineError> {
         let Some(run) = self.become_runner(&handle, entry).await? else { return Ok(End::Over) };
-        // What began the lease told that the session is busy; each further turn tells it itself.
-        let mut told_busy = true;
+        // What began the lease told that the session is busy, unless for an intent; each further turn tells it itself.
+        let mut told_busy = !run.is_silent();
         loop {
             let (head, loaded) = Transcript::look(&run).await?;
             match Opening::decide(&head, run.tries(&head), self.0.settings.attempts) {
                 Opening::Release => {
                     if run.release(head.issued, false).await? {
                         return Ok(End::Over);
+                    }
+                }
+                Opening::FinishIntent => {
+                    if let Some(intent) = &head.intent {
+                        run.finish_intent(intent).await?;
                     }
                 }
                 Opening::FinishDeletion => {
@@ -216,6 +223,7 @@ impl Engine {
                     run.fail_turn(&head, error).await?;
                 }
                 Opening::Run => {
+                    run.speak();
                     if let Some(end) = run.turns(head, loaded, told_busy).await? {
                         return Ok(end);
                     }
@@ -279,7 +287,12 @@ impl Engine {
         let origin = self.origin(key, &session, Some(fence));
         handle.begin(fence);
         trace::fenced(fence);
-        let busy = self.status_entries(&origin, &SessionStatus::Busy);
+        // A revert is over in a moment: OpenCode tells no status for it.
+        let is_silent = head.intent.is_some();
+        let busy = match is_silent {
+            true => Vec::new(),
+            false => self.status_entries(&origin, &SessionStatus::Busy),
+        };
         self.flush(&key.tenant, Duration::from_secs(5)).await;
         let begun = self.0.ports.leases.begin(key, &handle.attempt, fence, &busy);
         let begun = begun.instrument(trace::lease("begin", key, &handle.attempt));
@@ -299,6 +312,7 @@ impl Engine {
             goes_on: was_begun,
             follows: Arc::new(Mutex::new(follows)),
             trial: Arc::default(),
+            silent: Arc::new(AtomicBool::new(is_silent)),
             known: Arc::new(Mutex::new(Known { rev: head.rev, session, reserved })),
         }))
     }
@@ -343,6 +357,15 @@ impl Run {
 
     pub(crate) fn learn(&self, known: Known) {
         *self.known.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = known;
+    }
+
+    /// True while nobody was told that the session is busy: it ends without a word, too.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silent.load(Ordering::Acquire)
+    }
+
+    fn speak(&self) {
+        self.silent.store(false, Ordering::Release);
     }
 
     /// The run's identity, for the processes that it starts.

@@ -4,6 +4,7 @@ use crate::api::EngineError;
 use crate::commit::{Decision, body};
 use crate::publish::Origin;
 use crate::run::{End, Known, Run, session_record};
+use crate::snapshots::Changes;
 use crate::trace;
 use crate::turn::{OpenTurn, Transcript};
 use coordination::Released;
@@ -13,7 +14,7 @@ use storage::{Record, Write};
 use tracing::Instrument;
 use wire::ids::MessageId;
 use wire::message::MessageError;
-use wire::session::SessionStatus;
+use wire::session::{SessionStatus, SessionSummary};
 
 /// What a run settles its tickets with.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub(crate) struct Settled {
     pub answer: TicketAnswer,
     /// The prompt that was answered last.
     pub user: Option<MessageId>,
+    /// What the turn changed.
+    pub changes: Changes,
     /// What the last step used, if it is not added up yet.
     pub spent: Spent,
     /// The loop looked once more and found nothing to do; false where the turn broke off.
@@ -34,6 +37,10 @@ impl Run {
     pub(crate) async fn settle(&self, seen: u64, answer: Settled) -> Result<Option<End>, EngineError> {
         let now = self.engine.now_ms();
         let given = answer.clone();
+        let diffs = match &answer.user {
+            Some(_) => self.engine.diffs(&self.handle.key.tenant, &answer.changes).await,
+            None => Vec::new(),
+        };
         let (head, (ending, session, user, withdrawn)) = self
             .head_commit(move |head, at| {
                 let ending = Ending::decide(head, seen);
@@ -48,11 +55,11 @@ impl Run {
                 let mut session = at.session()?;
                 crate::turn::add_up(head, &mut session, &given.spent, now);
                 if given.alone.is_none() {
-                    session.summary.get_or_insert_default();
+                    session.summary = Some(SessionSummary::default());
                 }
                 let mut writes = vec![Write::Put(session_record(&session), body(&session)?)];
                 let user = match &given.user {
-                    Some(id) => crate::turn::summarized(at, id)?,
+                    Some(id) => crate::turn::summarized(at, id, &diffs)?,
                     None => None,
                 };
                 if let Some(user) = &user {
@@ -167,7 +174,14 @@ impl Run {
         };
         self.settle(
             head.issued,
-            Settled { answer, user: None, spent: Spent::default(), looked_again: false, alone: None },
+            Settled {
+                answer,
+                user: None,
+                changes: Changes::default(),
+                spent: Spent::default(),
+                looked_again: false,
+                alone: None,
+            },
         )
         .await?;
         Ok(())
@@ -182,7 +196,9 @@ impl Run {
         if looked_again {
             entries.extend(self.engine.status_entries(&self.origin, &SessionStatus::Busy));
         }
-        entries.extend(self.engine.status_entries(&self.origin, &SessionStatus::Idle));
+        if !self.is_silent() {
+            entries.extend(self.engine.status_entries(&self.origin, &SessionStatus::Idle));
+        }
         // From here on nobody takes the lease back in this run's name.
         self.handle.rest();
         for tries in 0..10_u64 {

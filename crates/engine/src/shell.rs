@@ -6,6 +6,7 @@ use crate::commit::body;
 use crate::engine::Counters;
 use crate::run::{Run, Stop, StopReason, message_record};
 use crate::settle::Settled;
+use crate::snapshots::Changes;
 use crate::step::{Outcome, put_part};
 use crate::turn::{ABORTED, interrupt};
 use run_protocol::{RecordVersion, Spent, Ticket, TicketAnswer};
@@ -135,6 +136,7 @@ pub(crate) async fn shell(
     let settled = Settled {
         answer: TicketAnswer::Message { id: message.id.to_string() },
         user: None,
+        changes: Changes::default(),
         spent: Spent::default(),
         looked_again: false,
         alone: Some(ticket.k),

@@ -2,6 +2,7 @@
 
 mod retry;
 mod shorten;
+mod snapshot;
 
 use crate::api::EngineError;
 use crate::call::{self, Calls};
@@ -9,6 +10,7 @@ use crate::commit::body;
 use crate::engine::Engine;
 use crate::run::{Known, Run, Stop, StopReason, message_record};
 use crate::settle::Settled;
+use crate::snapshots::Changes;
 use crate::trace;
 use crate::turn::{Next, Transcript};
 use agents::{Agent, Instance, Model, ModelRef};
@@ -16,6 +18,7 @@ use futures_util::FutureExt;
 use models::{FinishReason, ModelError, ModelEvent, ToolSpec, Usage};
 use run_protocol::{RecordVersion, Retry, Spent, TicketAnswer};
 use serde_json::json;
+use snapshot::Before;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -27,7 +30,7 @@ use wire::message::{
     AssistantMessage, CacheTokens, Message, MessageError, MessagePath, MessageTime, Tokens, UserMessage,
 };
 use wire::part::{Part, PartKind, ReasoningPart, Span, StepFinishPart, StepStartPart, TextPart};
-use wire::session::{Session, SessionStatus};
+use wire::session::{Session, SessionStatus, SessionSummary};
 
 /// After so long a run that only waits for people is taken for harmless.
 const HARMLESS: Duration = Duration::from_secs(2);
@@ -96,6 +99,9 @@ pub(crate) async fn step(
                 calls: Calls::default(),
                 begun: false,
                 opening: None,
+                before: Before::default(),
+                start: None,
+                changes: Changes::default(),
             };
             return writing.shorten(request).await;
         }
@@ -128,6 +134,7 @@ pub(crate) async fn step(
     };
     let mut writing = Writing {
         run,
+        changes: transcript.changes_of_turn(&scene.user.id).below(&scene.instance.worktree),
         scene: Arc::new(scene),
         stop,
         message,
@@ -136,10 +143,13 @@ pub(crate) async fn step(
         text: None,
         reasoning: None,
         calls: Calls::default(),
+        before: Before::default(),
+        start: None,
     };
     match resumed {
         Some((message, calls)) => {
             writing.calls.recall(transcript.parts_of(&message.id));
+            writing.before = Before::of(transcript.parts_of(&message.id));
             writing.resume(calls).await
         }
         None => writing.answer(transcript, first, retry).await,
@@ -177,6 +187,7 @@ async fn refuse(run: &Run, error: MessageError) -> Result<Outcome, EngineError> 
     let ends_with = Settled {
         answer: TicketAnswer::Failed { message },
         user: None,
+        changes: Changes::default(),
         spent: Spent::default(),
         looked_again: false,
         alone: None,
@@ -221,6 +232,12 @@ struct Writing<'a> {
     text: Option<Part>,
     reasoning: Option<Part>,
     calls: Calls,
+    /// The work tree before the first call that may write.
+    before: Before,
+    /// The part that began the newest attempt.
+    start: Option<Part>,
+    /// What the turn changed so far.
+    changes: Changes,
 }
 
 /// How a model call ended.
@@ -320,12 +337,13 @@ impl Writing<'_> {
         self.run.publish(wire::event::session_status(&self.scene.session.id, status)).await;
     }
 
-    /// What OpenCode's summary of a turn tells at each step: nothing has changed but the sums.
+    /// What OpenCode's summary of a turn tells at each step: what was changed so far.
     async fn publish_summary(&self) {
         let mut session = self.scene.session.clone();
-        session.summary.get_or_insert_default();
+        session.summary = Some(SessionSummary::default());
         let mut user = self.scene.user.clone();
-        user.summary = Some(json!({ "diffs": [] }));
+        let diffs = self.engine().diffs(&self.run.handle.key.tenant, &self.changes).await;
+        user.summary = Some(json!({ "diffs": diffs }));
         let version = |record: &str| Some((record.to_owned(), RecordVersion::head(self.scene.rev)));
         let (engine, origin) = (self.engine(), &self.run.origin);
         let user = Message::User(user);
@@ -380,9 +398,15 @@ impl Writing<'_> {
                     event = stream.next() => event,
                 },
             };
+            if let Some(Ok(ModelEvent::ToolCallStart { name, .. } | ModelEvent::ToolCallEnd { name, .. })) = &event {
+                self.snapshot_before(name).await?;
+            }
             // The step begins with the first thing that the model says.
             if !started && !matches!(event, Some(Err(_))) {
-                let start = self.part(PartKind::StepStart(StepStartPart::default()));
+                let step = StepStartPart { snapshot: self.before.text(), ..StepStartPart::default() };
+                let start = self.part(PartKind::StepStart(step));
+                self.changes.add(&start);
+                self.start = Some(start.clone());
                 match &event {
                     Some(Ok(ModelEvent::TextStart | ModelEvent::ReasoningStart | ModelEvent::ToolCallStart { .. })) => {
                         self.opening = Some(start)
@@ -509,16 +533,18 @@ impl Writing<'_> {
         if self.stop.token.is_cancelled() {
             return self.stopped().await;
         }
+        let (after, patch) = self.snapshot_after().await;
         let tokens = tokens(&usage);
         let cost = cost(&self.scene.model, &tokens);
         let finish = reason.as_str().to_owned();
         let part = self.part(PartKind::StepFinish(StepFinishPart {
             reason: finish.clone(),
-            snapshot: None,
+            snapshot: after.map(|after| after.to_string()),
             cost,
             tokens: tokens.clone(),
             extra: wire::Extra::new(),
         }));
+        let patch = patch.map(|kind| self.part(kind));
         trace::end(&tracing::Span::current(), &finish);
         self.message.finish = Some(finish);
         self.message.cost += cost;
@@ -528,9 +554,10 @@ impl Writing<'_> {
         self.message.error = filtered.clone();
         self.message.time.completed = Some(self.engine().now_ms());
         let completed = Message::Assistant(self.message.clone());
+        std::iter::once(&part).chain(&patch).for_each(|part| self.changes.add(part));
         // The message is last: its completion makes the step's end visible.
         let ended: Vec<Part> = self.end_text().into_iter().chain([part]).collect();
-        let mut writes = ended.iter().map(put).collect::<Result<Vec<_>, _>>()?;
+        let mut writes = ended.iter().chain(&patch).map(put).collect::<Result<Vec<_>, _>>()?;
         writes.push(Write::Put(message_record(&completed), body(&completed)?));
         self.run.commit(writes).await?;
         for part in &ended {
@@ -538,6 +565,9 @@ impl Writing<'_> {
         }
         let id = self.message.id.clone();
         self.run.publish_record(id.as_str(), wire::event::message_updated(&finished)).await;
+        if let Some(patch) = &patch {
+            publish_part(self.run, patch).await;
+        }
         self.run.publish_record(id.as_str(), wire::event::message_updated(&completed)).await;
         if let Some(error) = &filtered {
             self.run.publish(wire::event::session_error(&self.scene.session.id, error)).await;
@@ -557,6 +587,7 @@ impl Writing<'_> {
         let ends_with = ends.then(|| Settled {
             answer: TicketAnswer::Message { id: id.to_string() },
             user: Some(self.scene.user.id.clone()),
+            changes: self.changes.clone(),
             spent: spent.clone(),
             looked_again: self.message.error.is_none(),
             alone: None,
@@ -576,6 +607,7 @@ impl Writing<'_> {
         }
         self.close_reasoning().await?;
         self.close_text().await?;
+        self.put_patch().await?;
         self.message.error = Some(error);
         self.message.time.completed = Some(self.engine().now_ms());
         self.put_message().await?;
@@ -592,6 +624,7 @@ impl Writing<'_> {
                 self.close_reasoning().await?;
                 self.close_text().await?;
                 if !waiting {
+                    self.put_patch().await?;
                     self.message.finish = Some("unknown".into());
                     self.message.time.completed = Some(self.engine().now_ms());
                 }
@@ -611,6 +644,7 @@ impl Writing<'_> {
         self.close_reasoning().await?;
         self.close_text().await?;
         self.calls.settle_or_interrupt(self.run, Duration::from_millis(250)).await?;
+        self.put_patch().await?;
         self.message.error = Some(error);
         self.message.time.completed = Some(self.engine().now_ms());
         self.put_message().await?;

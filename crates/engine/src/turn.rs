@@ -7,13 +7,14 @@ use crate::compaction::Compaction;
 use crate::engine::blocking;
 use crate::run::{Run, message_record};
 use crate::settle::Settled;
+use crate::snapshots::{Changes, Worksite, patch_of};
 use crate::subtask::Subtask;
 use run_protocol::{Head, Look, Spent, Ticket, TicketAnswer, TicketKind};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use storage::{Record, TenantStore, Write};
+use storage::{Record, SnapshotId, TenantStore, Write};
 use wire::ids::{MessageId, SessionId};
 use wire::message::{
     AssistantMessage, Message, MessageError, MessagePath, MessageTime, MessageWithParts, Tokens, UserMessage,
@@ -182,6 +183,12 @@ impl Transcript {
         self.messages.iter().find(|message| message.info.id() == id).map_or(&[], |message| &message.parts)
     }
 
+    /// What the answers to a prompt changed.
+    pub(crate) fn changes_of_turn(&self, user: &MessageId) -> Changes {
+        let answers = self.messages.iter().filter(|m| m.info.assistant().is_some_and(|m| m.parent_id == *user));
+        Changes::of(answers.map(Arc::as_ref))
+    }
+
     /// The files with rules that tools have shown the model.
     pub(crate) fn shown_rules(&self) -> impl Iterator<Item = PathBuf> {
         let calls = self.messages.iter().flat_map(|message| &message.parts).filter_map(Part::tool);
@@ -290,9 +297,11 @@ impl Transcript {
     }
 
     fn settled(&self, answer: TicketAnswer) -> Settled {
+        let user = self.newest_user().map(|user| user.id.clone());
         Settled {
             answer,
-            user: self.newest_user().map(|user| user.id.clone()),
+            changes: user.as_ref().map(|user| self.changes_of_turn(user)).unwrap_or_default(),
+            user,
             spent: Spent::default(),
             looked_again: true,
             alone: None,
@@ -413,6 +422,9 @@ impl Transcript {
                 }
                 close_part(&mut part.kind, now);
             }
+            if !left_to_run {
+                parts.extend(self.patch_of_dangling(run, message, &open.parts).await);
+            }
             let mut writes = Vec::new();
             for part in &parts {
                 writes.push(Write::Put(Record::Part { message: message.id.clone(), id: part.id.clone() }, body(part)?));
@@ -436,6 +448,34 @@ impl Transcript {
             run.publish_record(message.id().as_str(), wire::event::message_updated(&message)).await;
         }
         Ok(())
+    }
+}
+
+impl Transcript {
+    /// The part that tells what a step changed whose runner did not come to tell it.
+    async fn patch_of_dangling(&self, run: &Run, message: &AssistantMessage, parts: &[Part]) -> Option<Part> {
+        let before = parts.iter().find_map(|part| match &part.kind {
+            PartKind::StepStart(step) => SnapshotId::parse(step.snapshot.as_deref()?),
+            _ => None,
+        })?;
+        if parts.iter().any(|part| patch_of(part).is_some()) {
+            return None;
+        }
+        let has_begun = |state: &ToolState| !matches!(state, ToolState::Pending { .. });
+        let mut begun = parts.iter().filter(|part| !is_waiting(part)).filter_map(Part::tool);
+        let anywhere = begun.any(|call| has_begun(&call.state) && run.engine.writes_anywhere(&call.tool));
+        let site = Worksite {
+            tenant: run.handle.key.tenant.clone(),
+            session: message.session_id.clone(),
+            root: PathBuf::from(&message.path.root),
+        };
+        let (_, patch) = run.engine.end_snapshot(&site, &before, anywhere).await;
+        Some(Part {
+            id: run.engine.0.ids.part(),
+            session_id: message.session_id.clone(),
+            message_id: message.id.clone(),
+            kind: patch?,
+        })
     }
 }
 
@@ -494,13 +534,13 @@ pub(crate) fn add_up(head: &mut Head, session: &mut Session, step: &Spent, now: 
 }
 
 /// The prompt with the summary of its turn; none if it is gone.
-pub(crate) fn summarized(at: &Under<'_>, id: &MessageId) -> Result<Option<Message>, EngineError> {
+pub(crate) fn summarized(at: &Under<'_>, id: &MessageId, diffs: &[Value]) -> Result<Option<Message>, EngineError> {
     let record = Record::Message { session: at.id.clone(), id: id.clone() };
     let Some(stored) = at.store.read(&record)? else { return Ok(None) };
     let mut message: Message =
         serde_json::from_slice(&stored).map_err(|error| EngineError::Store(error.to_string()))?;
     if let Message::User(user) = &mut message {
-        user.summary = Some(json!({ "diffs": [] }));
+        user.summary = Some(json!({ "diffs": diffs }));
     }
     Ok(Some(message))
 }

@@ -39,6 +39,9 @@ pub struct Head {
     /// The wait that the newest step is in because its model failed: whoever goes on waits for the rest of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
+    /// What is to be done before anything else, by whoever has the session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intent: Option<Intent>,
     /// The names of the newest requests that changed something in this session, oldest first: sent again, they change
     /// nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -49,6 +52,26 @@ pub struct Head {
     /// Fields that a later version added.
     #[serde(flatten)]
     pub extra: serde_json::Map<String, Value>,
+}
+
+/// Work on a session that changes its conversation or its files as a whole: no run is under way meanwhile, and what it is
+/// about is stored beside the head. Whoever does it may die in it; the next one does it again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intent {
+    /// The ticket that it was given.
+    pub ticket: u64,
+    /// What is done.
+    pub kind: IntentKind,
+}
+
+/// What an intent is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IntentKind {
+    /// Going back in the conversation.
+    Revert,
+    /// Taking that back.
+    Unrevert,
 }
 
 /// Which messages head commits wrote, and when.
@@ -147,6 +170,7 @@ impl Head {
             endings: Vec::new(),
             spent: None,
             retry: None,
+            intent: None,
             applied: Vec::new(),
             changes: Changes::default(),
             extra: serde_json::Map::new(),

@@ -10,7 +10,7 @@ pub mod patience;
 pub mod turn;
 
 pub use beats::BeatWatch;
-pub use head::{Ended, Head, HeadState, Retry, Spent, Ticket, TicketAnswer, TicketKind};
+pub use head::{Ended, Head, HeadState, Intent, IntentKind, Retry, Spent, Ticket, TicketAnswer, TicketKind};
 pub use liveness::Liveness;
 pub use patience::Patience;
 pub use turn::{Ending, Look, Opening};

@@ -7,6 +7,8 @@ use crate::head::{Head, HeadState};
 pub enum Opening {
     /// The session was deleted: remove what is left of it.
     FinishDeletion,
+    /// A revert, or another such intent, is stored: carry it out.
+    FinishIntent,
     /// An abort waits: close the open turn as aborted and settle up to this ticket.
     CloseAborted {
         /// The ticket up to which the abort reaches.
@@ -27,6 +29,7 @@ impl Opening {
         match head.state {
             HeadState::Deleted => Self::FinishDeletion,
             HeadState::Removed => Self::Release,
+            HeadState::Live if head.intent.is_some() => Self::FinishIntent,
             HeadState::Live if head.stopped > head.settled => Self::CloseAborted { upto: head.stopped },
             HeadState::Live if !head.is_open() => Self::Release,
             HeadState::Live if tries > limit => Self::GiveUp,
@@ -100,6 +103,7 @@ pub fn attempt_delay_ms(tries: u32, ttl_ms: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::head::{Intent, IntentKind};
 
     fn head(issued: u64, settled: u64, stopped: u64) -> Head {
         Head { issued, settled, stopped, ..Head::new("p") }
@@ -110,6 +114,15 @@ mod tests {
         assert_eq!(Opening::decide(&head(2, 1, 2), 0, 3), Opening::CloseAborted { upto: 2 });
         assert_eq!(Opening::decide(&head(2, 2, 2), 0, 3), Opening::Release);
         assert_eq!(Opening::decide(&head(3, 2, 2), 0, 3), Opening::Run);
+    }
+
+    #[test]
+    fn an_intent_is_carried_out_first_whatever_is_aborted() {
+        let intent = Intent { ticket: 2, kind: IntentKind::Revert };
+        let mut head = Head { intent: Some(intent), ..head(2, 1, 2) };
+        assert_eq!(Opening::decide(&head, 9, 3), Opening::FinishIntent);
+        head.state = HeadState::Deleted;
+        assert_eq!(Opening::decide(&head, 0, 3), Opening::FinishDeletion);
     }
 
     #[test]

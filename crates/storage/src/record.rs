@@ -39,6 +39,11 @@ pub enum Record {
         /// The session.
         session: SessionId,
     },
+    /// The plan of a session's revert.
+    Revert {
+        /// The session.
+        session: SessionId,
+    },
     /// The ticket of the work that a message asks for.
     Ticket {
         /// The session.
@@ -111,6 +116,7 @@ impl Record {
             Self::Part { message, id } => format!("storage/part/{message}/{id}.json"),
             Self::Todo { session } => format!("storage/todo/{session}.json"),
             Self::Diff { session } => format!("storage/session_diff/{session}.json"),
+            Self::Revert { session } => format!("flotilla/revert/{session}.json"),
             Self::Ticket { session, message } => format!("flotilla/ticket/{session}/{message}.json"),
             Self::Ask { session, id } => format!("flotilla/ask/{session}/{}.json", name(id)?),
             Self::Marker { session, k } => format!("flotilla/open/{session}.{k}"),
@@ -145,7 +151,7 @@ impl Record {
 }
 
 /// The directories that a tenant's directory has from the start; a record's own directory is made with its first record.
-pub(crate) const DIRECTORIES: [&str; 17] = [
+pub(crate) const DIRECTORIES: [&str; 20] = [
     "storage",
     "storage/session",
     "storage/message",
@@ -163,6 +169,9 @@ pub(crate) const DIRECTORIES: [&str; 17] = [
     "flotilla/event",
     "flotilla/shared",
     "flotilla/probe",
+    "flotilla/revert",
+    "flotilla/snapshot",
+    "flotilla/snapshot-of",
 ];
 
 /// A name from outside that is safe to join to a path.

@@ -31,10 +31,15 @@ impl TenantStore {
         }
         self.inner.sync_directories([&*parts])?;
         self.remove_directory(&messages)?;
-        for directory in ["flotilla/ticket", "flotilla/ask"] {
+        for directory in ["flotilla/ticket", "flotilla/ask", "flotilla/snapshot-of"] {
             self.remove_directory(&self.directory(directory).join(session.as_str()))?;
         }
-        let single = [Record::Todo { session: session.clone() }, Record::Diff { session: session.clone() }];
+        let session = || session.clone();
+        let single = [
+            Record::Todo { session: session() },
+            Record::Diff { session: session() },
+            Record::Revert { session: session() },
+        ];
         for record in &single {
             self.remove_file(&self.path(record)?)?;
         }

@@ -1,12 +1,16 @@
-//! What is kept for a while only, and removed afterwards: names of requests, settled tickets, tombstones, large events, leftovers.
+//! What is kept for a while only, and removed afterwards: names of requests, settled tickets, tombstones, large events,
+//! snapshots, leftovers.
 //!
 //! Ages are told by the file system's own clock alone: against a file that it has just stamped.
 
 use crate::disk::Stamp;
 use crate::error::{At, Result, if_there};
+use crate::snapshots::{ContentId, Snapshot};
 use crate::store::TenantStore;
 use run_protocol::{HeadState, Ticket};
 use serde::Deserialize;
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use wire::ids::SessionId;
@@ -20,6 +24,12 @@ const TOMBSTONES: i128 = 7 * 24 * HOUR;
 const OUTPUTS: i128 = 7 * 24 * HOUR;
 /// For so long the bodies of large events can be read: longer than any log keeps what names them.
 const EVENTS: i128 = HOUR;
+/// For so long the snapshots of a session that lives are kept.
+const SNAPSHOTS: i128 = 7 * 24 * HOUR;
+/// For so long what nobody refers to any more is kept: somebody may be about to.
+const UNREFERRED: i128 = 24 * HOUR;
+/// For so long notes of writes are kept: longer than any command runs.
+const NOTES: i128 = 48 * HOUR;
 /// A guard is built within moments; what is older was left by a crash.
 const LEFTOVERS: i128 = 24 * HOUR;
 
@@ -37,11 +47,12 @@ impl TenantStore {
         let names = self.remove_names(now)? + self.remove_tickets(now)?;
         let outputs = self.remove_files(&self.directory("tool-output"), now - OUTPUTS)?;
         let events = self.remove_files(&self.directory("flotilla/event"), now - EVENTS)?;
-        Ok(names + outputs + events + self.remove_tombstones(now)? + self.remove_leftovers(now)?)
+        let snapshots = self.remove_snapshots(now)?;
+        Ok(names + outputs + events + snapshots + self.remove_tombstones(now)? + self.remove_leftovers(now)?)
     }
 
     /// The file system's clock, in nanoseconds.
-    fn file_system_time(&self) -> Result<i128> {
+    pub(crate) fn file_system_time(&self) -> Result<i128> {
         let path = self.directory("flotilla/probe").join(self.inner.random_name());
         self.inner.disk.create(&path, b"").at(&path)?;
         let stamp = self.inner.disk.stamp(&path).at(&path);
@@ -119,6 +130,41 @@ impl TenantStore {
                 if if_there(self.inner.disk.rename(&guard, &aside), &guard)?.is_some() {
                     self.remove_tree(&aside)?;
                     removed += 1;
+                }
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Removes the snapshots that no session refers to, and the contents that are in none.
+    fn remove_snapshots(&self, now: i128) -> Result<usize> {
+        let mut removed = 0;
+        let mut referred = HashSet::new();
+        for (session, _) in self.entries(&self.directory("flotilla/snapshot-of"))? {
+            removed += self.remove_files(&session, now - SNAPSHOTS)?;
+            referred.extend(self.entries(&session)?.iter().filter_map(|(path, _)| Some(path.file_name()?.to_owned())));
+        }
+        for (tree, _) in self.entries(&self.directory("flotilla/snapshot"))? {
+            let Some(name) = tree.file_name().and_then(|name| name.to_str()) else { continue };
+            let mut contents = HashSet::new();
+            for (path, stamp) in self.entries(&tree.join("taken"))? {
+                let id = path.file_name().and_then(|id| id.to_str()).unwrap_or_default();
+                let is_referred = referred.contains(OsStr::new(&format!("{name}.{id}")));
+                if !is_referred && stamp.modified < now - UNREFERRED {
+                    removed += usize::from(self.remove_old_file(&path)?);
+                } else if let Some((bytes, _)) = if_there(self.inner.disk.read(&path), &path)? {
+                    // A damaged one brings nothing back, whatever is kept for it.
+                    let snapshot = Snapshot::parse(&bytes, &path).unwrap_or_default();
+                    contents.extend(snapshot.0.values().map(|entry| entry.content));
+                }
+            }
+            removed += self.remove_files(&tree.join("note"), now - NOTES)?;
+            for (directory, _) in self.entries(&tree.join("content"))? {
+                for (path, stamp) in self.entries(&directory)? {
+                    let id = path.file_name().and_then(|id| ContentId::parse(id.to_str()?));
+                    if id.is_some_and(|id| !contents.contains(&id)) && stamp.modified < now - UNREFERRED {
+                        removed += usize::from(self.remove_old_file(&path)?);
+                    }
                 }
             }
         }

@@ -5,6 +5,7 @@ use crate::disk::{Disk, LocalDisk};
 use crate::error::{At, Result, StoreError, if_there};
 use crate::listing::Rows;
 use crate::record::{DIRECTORIES, Record};
+use crate::snapshots::Seeing;
 use crate::sync::{Syncer, lock};
 use crate::view::View;
 use std::collections::HashSet;
@@ -22,6 +23,7 @@ const FORMAT: u32 = 1;
 /// Bytes of records that are kept in memory, estimated.
 const VIEW_BYTES: usize = 48 << 20;
 const ROW_BYTES: usize = 16 << 20;
+const SEEING_BYTES: usize = 32 << 20;
 
 /// What a write that was acknowledged survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +63,8 @@ pub(crate) struct Inner {
     pub(crate) sync: Option<Syncer>,
     pub(crate) views: Mutex<Bounded<ViewKey, Arc<Mutex<View>>>>,
     pub(crate) rows: Mutex<Bounded<PathBuf, Arc<Mutex<Rows>>>>,
+    /// What was seen of work trees, by their roots.
+    pub(crate) seeings: Mutex<Bounded<(Tenant, PathBuf), Arc<Seeing>>>,
     root: PathBuf,
     pub(crate) entropy: Arc<dyn Entropy>,
     names: AtomicU64,
@@ -94,6 +98,7 @@ impl Store {
             sync,
             views: Mutex::new(Bounded::new(VIEW_BYTES)),
             rows: Mutex::new(Bounded::new(ROW_BYTES)),
+            seeings: Mutex::new(Bounded::new(SEEING_BYTES)),
             root,
             entropy,
             names: AtomicU64::new(0),

@@ -3,7 +3,7 @@
 //! Where a path leads is found out before a permission is asked for it (see [`crate::paths::Target`]). What was asked
 //! for is what is opened: whatever has become a link since then is not followed, so nobody can put one there in time.
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, mkdirat, openat, renameat, statat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, mkdirat, openat, renameat, statat, symlinkat, unlinkat};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
@@ -70,6 +70,11 @@ impl Folder {
     /// Puts the file `from` in the place of whatever is at `to`.
     pub(crate) fn rename(&self, from: &OsStr, to: &OsStr) -> io::Result<()> {
         Ok(renameat(&self.0, from, &self.0, to)?)
+    }
+
+    /// Makes a symbolic link where nothing is.
+    pub(crate) fn link(&self, target: &OsStr, name: &OsStr) -> io::Result<()> {
+        Ok(symlinkat(target, &self.0, name)?)
     }
 
     /// Removes a file, or a link itself.

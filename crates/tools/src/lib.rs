@@ -10,12 +10,15 @@ mod builtin;
 mod folder;
 mod patch;
 mod paths;
+mod put_back;
 mod registry;
 mod replace;
 mod search;
 mod truncate;
 
 pub use builtin::webfetch::{Network, NotANetwork};
+pub use patch::{GitSide, Patch};
+pub use put_back::{Held, put_back};
 pub use registry::{Registry, Resolved, Spec};
 use truncate::truncate;
 
@@ -43,12 +46,28 @@ pub trait Tool: Send + Sync {
     /// The JSON schema of its arguments.
     fn parameters(&self) -> Value;
 
+    /// Which files it may write.
+    fn writes(&self) -> Writes {
+        Writes::Anything
+    }
+
     /// Runs it. `input` is what the model gave; the tool checks it.
     ///
     /// # Cancellation
     /// `call.cancel` asks it to end soon, with the output so far where there is some. Dropping the future ends it at
     /// once: processes are killed, a file is either replaced as a whole or not at all.
     async fn run(&self, input: Value, call: &Call) -> Result<Output, ToolError>;
+}
+
+/// Which files a tool may write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writes {
+    /// None.
+    Nothing,
+    /// Those that it has locked by [`Host::file_lock`].
+    Locked,
+    /// Any: it runs what somebody else wrote.
+    Anything,
 }
 
 /// One call of a tool.

@@ -3,7 +3,7 @@
 use crate::folder::{self, Folder, open_regular};
 use crate::{Call, ToolError};
 use rustix::fs::{FileType, Mode};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -93,9 +93,7 @@ fn replace(path: &Path, bytes: &[u8], unique: &str) -> io::Result<()> {
         Some((FileType::Directory, _)) => return Err(io::ErrorKind::IsADirectory.into()),
         Some(_) => return Err(io::Error::other("not a regular file")),
     };
-    // Names may have 255 bytes; the original one is cut to leave room for what makes this one different.
-    let short: String = name.to_string_lossy().chars().take(40).collect();
-    let beside = OsString::from(format!(".{short}.{unique}.tmp"));
+    let beside = beside(name, unique);
     let mut file = folder.create(&beside)?;
     let written = file.write_all(bytes).and_then(|()| match old_mode {
         Some(mode) => file.set_permissions(fs::Permissions::from_mode(mode)),
@@ -104,6 +102,13 @@ fn replace(path: &Path, bytes: &[u8], unique: &str) -> io::Result<()> {
     written.and_then(|()| folder.rename(&beside, name)).inspect_err(|_| {
         let _ = folder.remove(&beside);
     })
+}
+
+/// The name of what is written first and renamed to `name` then.
+pub(crate) fn beside(name: &OsStr, unique: &str) -> OsString {
+    // Names may have 255 bytes; the original one is cut to leave room for what makes this one different.
+    let short: String = name.to_string_lossy().chars().take(40).collect();
+    format!(".{short}.{unique}.tmp").into()
 }
 
 #[cfg(test)]

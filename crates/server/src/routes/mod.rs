@@ -161,6 +161,15 @@ pub(crate) fn table() -> Vec<Route> {
                 ("modelID", Type::String, true),
                 ("auto", Type::Boolean, false),
             ]),
+        post("/session/{sessionID}/revert", "session.revert", "Revert message", one::<Session>, session::revert)
+            .body(&[("messageID", Type::String, true), ("partID", Type::String, false)]),
+        post(
+            "/session/{sessionID}/unrevert",
+            "session.unrevert",
+            "Restore messages",
+            one::<Session>,
+            session::unrevert,
+        ),
         post("/session/{sessionID}/share", "session.share", "Share session", one::<Session>, session::share),
         Route::new(
             HttpMethod::Delete,

@@ -163,6 +163,28 @@ pub(crate) async fn fork(
     Ok(Json(server.app.engine.fork_session(&server.app.tenant, &id, upto.as_ref(), name.as_ref()).await?))
 }
 
+pub(crate) async fn revert(
+    State(server): State<Shared>,
+    Id(id): Id<SessionId>,
+    name: Name,
+    Payload(body): Payload,
+) -> Result<Json<Session>, Error> {
+    let name = name.of(body.as_ref());
+    let body = Node::root(body.as_ref());
+    body.object()?;
+    let (message, part) = (body.field("messageID").id()?, body.field("partID").maybe_id()?);
+    let engine = &server.app.engine;
+    Ok(Json(engine.revert(&server.app.tenant, &id, &message, part.as_ref(), name.as_ref()).await?))
+}
+
+pub(crate) async fn unrevert(
+    State(server): State<Shared>,
+    Id(id): Id<SessionId>,
+    name: Name,
+) -> Result<Json<Session>, Error> {
+    Ok(Json(server.app.engine.unrevert(&server.app.tenant, &id, name.of(None).as_ref()).await?))
+}
+
 /// Sessions are not shared here.
 pub(crate) async fn share(State(server): State<Shared>, Id(id): Id<SessionId>) -> Result<Json<Session>, Error> {
     server.app.engine.session(&server.app.tenant, &id).await?;

@@ -3,7 +3,7 @@
 use super::write::ask_to_edit;
 use crate::patch::Patch;
 use crate::paths::Target;
-use crate::{Call, Output, Tool, ToolError, arguments, replace};
+use crate::{Call, Output, Tool, ToolError, Writes, arguments, replace};
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -48,6 +48,10 @@ impl Tool for Edit {
             },
             "required": ["filePath", "oldString", "newString"],
         })
+    }
+
+    fn writes(&self) -> Writes {
+        Writes::Locked
     }
 
     async fn run(&self, input: Value, call: &Call) -> Result<Output, ToolError> {

@@ -3,7 +3,7 @@
 use crate::blocking::blocking;
 use crate::paths::Target;
 use crate::search::{self, MAX_RESULTS, Wanted};
-use crate::{Ask, Call, Output, Tool, ToolError, arguments};
+use crate::{Ask, Call, Output, Tool, ToolError, Writes, arguments};
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -42,6 +42,10 @@ impl Tool for Glob {
             },
             "required": ["pattern"],
         })
+    }
+
+    fn writes(&self) -> Writes {
+        Writes::Nothing
     }
 
     async fn run(&self, input: Value, call: &Call) -> Result<Output, ToolError> {

@@ -4,7 +4,7 @@ use crate::blocking::blocking;
 use crate::folder;
 use crate::paths::Target;
 use crate::search::{self, Found, MAX_RESULTS, Wanted};
-use crate::{Ask, Call, Output, Tool, ToolError, arguments};
+use crate::{Ask, Call, Output, Tool, ToolError, Writes, arguments};
 use async_trait::async_trait;
 use grep_regex::RegexMatcher;
 use grep_searcher::sinks::Lossy;
@@ -65,6 +65,10 @@ impl Tool for Grep {
             },
             "required": ["pattern"],
         })
+    }
+
+    fn writes(&self) -> Writes {
+        Writes::Nothing
     }
 
     async fn run(&self, input: Value, call: &Call) -> Result<Output, ToolError> {

@@ -1,6 +1,6 @@
 //! `invalid`: answers calls that cannot be made. Never offered to a model.
 
-use crate::{Call, Output, Tool, ToolError, arguments};
+use crate::{Call, Output, Tool, ToolError, Writes, arguments};
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -30,6 +30,10 @@ impl Tool for Invalid {
             "required": ["tool", "error"],
             "additionalProperties": false,
         })
+    }
+
+    fn writes(&self) -> Writes {
+        Writes::Nothing
     }
 
     async fn run(&self, input: Value, _call: &Call) -> Result<Output, ToolError> {

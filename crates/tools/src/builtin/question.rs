@@ -1,6 +1,6 @@
 //! `question`: asks the user.
 
-use crate::{Call, Output, Tool, ToolError, arguments};
+use crate::{Call, Output, Tool, ToolError, Writes, arguments};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -74,6 +74,10 @@ impl Tool for Question {
             },
             "required": ["questions"],
         })
+    }
+
+    fn writes(&self) -> Writes {
+        Writes::Nothing
     }
 
     async fn run(&self, input: Value, call: &Call) -> Result<Output, ToolError> {

@@ -2,7 +2,7 @@
 
 use crate::blocking::blocking;
 use crate::search::{self, Wanted};
-use crate::{Ask, Call, Output, Tool, ToolError, arguments, paths};
+use crate::{Ask, Call, Output, Tool, ToolError, Writes, arguments, paths};
 use agents::Skill;
 use async_trait::async_trait;
 use serde::Deserialize;
@@ -39,6 +39,10 @@ impl Tool for LoadSkill {
             "properties": { "name": { "type": "string", "description": "The name of a skill that is listed" } },
             "required": ["name"],
         })
+    }
+
+    fn writes(&self) -> Writes {
+        Writes::Nothing
     }
 
     async fn run(&self, input: Value, call: &Call) -> Result<Output, ToolError> {

@@ -1,6 +1,6 @@
 //! `todowrite`: replaces the session's list of things to do.
 
-use crate::{Ask, Call, Output, Tool, ToolError, arguments};
+use crate::{Ask, Call, Output, Tool, ToolError, Writes, arguments};
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -50,6 +50,10 @@ impl Tool for TodoWrite {
             },
             "required": ["todos"],
         })
+    }
+
+    fn writes(&self) -> Writes {
+        Writes::Nothing
     }
 
     async fn run(&self, input: Value, call: &Call) -> Result<Output, ToolError> {

@@ -2,7 +2,7 @@
 
 use crate::patch::Patch;
 use crate::paths::Target;
-use crate::{Ask, Call, Output, Tool, ToolError, arguments, replace};
+use crate::{Ask, Call, Output, Tool, ToolError, Writes, arguments, replace};
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -41,6 +41,10 @@ impl Tool for Write {
             },
             "required": ["content", "filePath"],
         })
+    }
+
+    fn writes(&self) -> Writes {
+        Writes::Locked
     }
 
     async fn run(&self, input: Value, call: &Call) -> Result<Output, ToolError> {

@@ -5,7 +5,7 @@ mod parse;
 
 use crate::patch::Patch;
 use crate::paths::Target;
-use crate::{Ask, Call, Output, Tool, ToolError, arguments, replace};
+use crate::{Ask, Call, Output, Tool, ToolError, Writes, arguments, replace};
 use async_trait::async_trait;
 use parse::Change;
 use serde::Deserialize;
@@ -73,6 +73,10 @@ impl Tool for ApplyPatch {
             "properties": { "patchText": { "type": "string", "description": "The whole patch" } },
             "required": ["patchText"],
         })
+    }
+
+    fn writes(&self) -> Writes {
+        Writes::Locked
     }
 
     async fn run(&self, input: Value, call: &Call) -> Result<Output, ToolError> {

@@ -5,7 +5,7 @@ mod directory;
 
 use crate::folder;
 use crate::paths::Target;
-use crate::{Ask, Call, Instructions, Output, Tool, ToolError, arguments};
+use crate::{Ask, Call, Instructions, Output, Tool, ToolError, Writes, arguments};
 use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -72,6 +72,10 @@ impl Tool for Read {
             },
             "required": ["filePath"],
         })
+    }
+
+    fn writes(&self) -> Writes {
+        Writes::Nothing
     }
 
     async fn run(&self, input: Value, call: &Call) -> Result<Output, ToolError> {

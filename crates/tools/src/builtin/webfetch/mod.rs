@@ -5,7 +5,7 @@ mod html;
 mod network;
 
 use crate::blocking::blocking;
-use crate::{Ask, Call, Output, Tool, ToolError, arguments};
+use crate::{Ask, Call, Output, Tool, ToolError, Writes, arguments};
 use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -78,6 +78,10 @@ impl Tool for WebFetch {
             },
             "required": ["url"],
         })
+    }
+
+    fn writes(&self) -> Writes {
+        Writes::Nothing
     }
 
     async fn run(&self, input: Value, call: &Call) -> Result<Output, ToolError> {
