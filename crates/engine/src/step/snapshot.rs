@@ -1,6 +1,6 @@
 //! The snapshots of a step: taken only around calls that may write.
 
-use super::{Scene, Writing, put_part};
+use super::{Scene, Writing, put};
 use crate::api::EngineError;
 use crate::run::Run;
 use crate::snapshots::Worksite;
@@ -63,11 +63,11 @@ impl Writing<'_> {
         if let Some(Part { kind: PartKind::StepStart(step), .. }) = &mut self.start
             && text.is_some()
         {
-            // Text came first: the step had begun without it.
+            // Something else came first: the step was told without it, and is not told again, as OpenCode tells it once.
             step.snapshot = text;
             if let Some(start) = self.start.clone() {
                 self.changes.add(&start);
-                put_part(self.run, &start).await?;
+                self.run.commit_lightly(vec![put(&start)?]).await?;
             }
         }
         Ok(())
