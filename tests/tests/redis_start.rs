@@ -39,6 +39,34 @@ async fn sentinels_that_know_no_such_service_refuse_the_start_with_one_line_and_
     assert!(lines[0].contains("No such master") && !Failover::shows_a_password(&lines[0]), "{lines:?}");
 }
 
+/// The same of a replica over this data directory, with a Redis or without.
+async fn refused_over(data: &Path, url: Option<&str>) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let mut launch = Launch::new("a replica", flotilla_binary())
+        .args(["serve", "--port", "0", "--data-dir", &text(data), "--directory", &text(folder.path())])
+        .env("HOME", text(folder.path()));
+    if let Some(url) = url {
+        launch = launch.args(["--redis-url", url]);
+    }
+    let finished = launch.finish(Duration::from_secs(30)).await;
+    assert_eq!(finished.code, Some(1), "{}", finished.stderr);
+    finished.stderr.lines().map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn nobody_serves_alone_what_a_fleet_serves_nor_a_fleet_what_somebody_serves_alone() {
+    if !Mode::is_fleet_or_skip() {
+        return;
+    }
+    let fleet = World::start().await;
+    let lines = refused_over(fleet.data_dir(), None).await;
+    assert!(lines.len() == 1 && lines[0].contains("is used by another replica"), "{lines:?}");
+    let (alone, redis) = (World::start_in(Mode::Embedded, WorldSpec::default()).await, RedisServer::start().await);
+    let lines = refused_over(alone.data_dir(), Some(&redis.url())).await;
+    assert!(lines.len() == 1 && lines[0].contains("is used by a replica without --redis-url"), "{lines:?}");
+}
+
 #[tokio::test]
 async fn a_fleet_works_over_a_redis_with_tls() {
     if !Mode::is_fleet_or_skip() {

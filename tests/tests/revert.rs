@@ -134,14 +134,19 @@ async fn what_a_command_made_moved_or_removed_is_brought_back_and_nothing_else_i
             ("keep.txt".into(), "kept\n".into()),
             ("run.sh".into(), "#!/bin/sh\n".into()),
             ("old".into(), "o\n".into()),
+            ("swapped".into(), "a file\n".into()),
+            ("folder/inner".into(), "in a folder\n".into()),
         ],
         ..WorldSpec::default()
     };
     let world = World::start_with(spec).await;
-    let command = "rm keep.txt; chmod +x run.sh; mkdir made; echo x > made/file; ln -s README.md link; mv old moved";
+    let command = "rm keep.txt; chmod +x run.sh; mkdir made; echo x > made/file; ln -s README.md link; mv old moved; \
+        rm swapped; mkdir -p swapped/deep; echo in > swapped/deep/file; rm -r folder; echo out > folder";
     world.model.script([bash("c1", command), Answer::say("done")]);
     let id = world.session().await;
     world.prompt(&id, "go").await;
+    let done = &world.client().tool_parts(&id).await[0]["state"];
+    assert_eq!((&done["status"], &done["metadata"]["exit"]), (&json!("completed"), &json!(0)), "{done}");
     std::fs::write(world.file("by-hand.txt"), "mine\n").unwrap();
     let user = world.messages(&id).await[0]["info"]["id"].clone();
     revert(&world, &id, json!({"messageID": user})).await.ok();
@@ -153,9 +158,13 @@ async fn what_a_command_made_moved_or_removed_is_brought_back_and_nothing_else_i
     assert_eq!(std::fs::read_to_string(world.file("keep.txt")).unwrap(), "kept\n");
     assert!(there("old") && there("by-hand.txt"));
     assert!(!executable() && !there("made/file") && !there("link") && !there("moved"));
+    let text = |name: &str| std::fs::read_to_string(world.file(name)).unwrap_or_default();
+    assert_eq!((text("swapped"), text("folder/inner")), ("a file\n".to_owned(), "in a folder\n".to_owned()));
     std::fs::write(world.file("by-hand.txt"), "changed\n").unwrap();
     unrevert(&world, &id).await;
-    assert!(executable() && !there("keep.txt") && !there("old") && there("made/file"));
+    let after = (executable(), there("keep.txt"), there("old"), there("made/file"));
+    assert_eq!(after, (true, false, false, true));
+    assert_eq!((text("swapped/deep/file"), text("folder")), ("in\n".to_owned(), "out\n".to_owned()));
     assert_eq!(std::fs::read_link(world.file("link")).unwrap(), std::path::Path::new("README.md"));
     assert_eq!(std::fs::read_to_string(world.file("by-hand.txt")).unwrap(), "changed\n");
 }

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
-use storage::{DirectoryLock, Store};
+use storage::{DirectoryLock, Store, StoreError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -110,7 +110,8 @@ fn last_call(settings: &Settings) -> Duration {
     settings.drain_deadline - LAST_WORDS.min(settings.drain_deadline / 4)
 }
 
-/// The coordination that the settings ask for. Without Redis this is the only replica: it locks the directory.
+/// The coordination that the settings ask for. Without Redis this is the only replica: it locks the directory. A fleet
+/// shares it, so that nobody serves it alone meanwhile, who would take the fleet's runs.
 async fn coordinate(
     settings: &Settings,
     store: &Store,
@@ -128,7 +129,18 @@ async fn coordinate(
             redis.lock_urls = settings.lock_urls.iter().map(|url| url.expose().to_owned()).collect();
             redis.authorities = settings.redis_ca.clone();
             redis.prefix = settings.redis_prefix.clone();
-            Ok((RedisPorts::connect(redis).await?, None))
+            let lock = match store.share_directory() {
+                Err(error @ StoreError::Locked(_)) => {
+                    let text = format!("{} is used by a replica without --redis-url", settings.data_dir.display());
+                    return Err(anyhow::Error::new(error).context(text));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "nobody is kept from serving the data directory alone");
+                    None
+                }
+                Ok(lock) => Some(lock),
+            };
+            Ok((RedisPorts::connect(redis).await?, lock))
         }
     }
 }

@@ -129,11 +129,26 @@ impl Store {
         Ok(std::iter::once(Tenant::default()).chain(others).collect())
     }
 
-    /// Claims the directory for this process; `Locked` while another one has it. It ends with the value, or the process.
+    /// Claims the directory for this process; `Locked` while another one has it or shares it. It ends with the value, or
+    /// the process.
     pub fn lock_directory(&self) -> Result<DirectoryLock> {
+        self.directory_lock(std::fs::File::try_lock)
+    }
+
+    /// Claims the directory for a fleet of processes: `Locked` while one has it for itself.
+    ///
+    /// Errors: also where the file system knows no locks, which then keep nobody out.
+    pub fn share_directory(&self) -> Result<DirectoryLock> {
+        self.directory_lock(std::fs::File::try_lock_shared)
+    }
+
+    fn directory_lock(
+        &self,
+        lock: impl FnOnce(&std::fs::File) -> std::result::Result<(), std::fs::TryLockError>,
+    ) -> Result<DirectoryLock> {
         let path = self.inner.root.join("flotilla/lock");
         let file = std::fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path).at(&path)?;
-        match file.try_lock() {
+        match lock(&file) {
             Ok(()) => Ok(DirectoryLock { _file: file }),
             Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::Locked(self.inner.root.clone())),
             Err(std::fs::TryLockError::Error(error)) => Err(StoreError::file(&path, error)),

@@ -18,6 +18,9 @@ const STEP: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLO
 /// How a file is read: a pipe without a writer is not waited for.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
+/// How many empty folders in one folder are removed with it.
+const MOST_EMPTY: usize = 10_000;
+
 /// A folder that was reached without following a link. It stays the same folder, whatever its path becomes.
 pub(crate) struct Folder(OwnedFd);
 
@@ -80,6 +83,24 @@ impl Folder {
     /// Removes a file, or a link itself.
     pub(crate) fn remove(&self, name: &OsStr) -> io::Result<()> {
         Ok(unlinkat(&self.0, name, AtFlags::empty())?)
+    }
+
+    /// Removes a folder in which there is no file, at any depth.
+    ///
+    /// # Errors
+    /// Also if there is one: then empty folders beside it may be gone.
+    pub(crate) fn remove_empty(&self, name: &OsStr) -> io::Result<()> {
+        match unlinkat(&self.0, name, AtFlags::REMOVEDIR) {
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+            removed => return Ok(removed?),
+        }
+        let inner = openat(&self.0, name, READ | OFlags::DIRECTORY, Mode::empty())?;
+        let found = entries(&inner.try_clone()?.into(), MOST_EMPTY)?;
+        let inner = Self(inner);
+        for entry in found {
+            inner.remove_empty(&entry.name)?;
+        }
+        Ok(unlinkat(&self.0, name, AtFlags::REMOVEDIR)?)
     }
 
     /// What kind of thing is at a name, and its mode; `None` if nothing is there.

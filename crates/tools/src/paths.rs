@@ -102,7 +102,8 @@ fn resolve(mut path: PathBuf) -> io::Result<PathBuf> {
                     real.extend(missing.iter().rev());
                     return Ok(real);
                 }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Below a file there is nothing, either, and what a command names may be a folder by then.
+                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
                 Err(error) => return Err(error),
             }
             if let Ok(target) = path.read_link() {
@@ -164,5 +165,7 @@ mod tests {
         assert_eq!(resolve(root.join("dangling/x")).unwrap(), root.join("far/away/x"));
         assert_eq!(resolve(root.join("new/dir/x")).unwrap(), root.join("new/dir/x"));
         assert!(resolve(root.join("circle")).is_err());
+        std::fs::write(root.join("file"), "").unwrap();
+        assert_eq!(resolve(root.join("file/x")).unwrap(), root.join("file/x"));
     }
 }

@@ -29,19 +29,24 @@ pub enum Held {
 /// then. `unique` is in the name of what is written first and renamed then. Blocks.
 ///
 /// # Errors
-/// Also if a folder is there now, or a link in the place of a folder above it.
+/// Also if a folder with files in it is there now, or something else in the place of a folder above it.
 pub fn put_back(path: &Path, held: &Held, unique: &str) -> io::Result<()> {
     let (folder, name) = folder::split(path)?;
     let folder = match held {
         Held::Nothing => match Folder::open(folder) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                return Ok(());
+            }
             folder => folder?,
         },
         _ => Folder::make(folder)?,
     };
-    let there = folder.look(name)?;
+    let mut there = folder.look(name)?;
     if matches!(there, Some((FileType::Directory, _))) {
-        return Err(io::ErrorKind::IsADirectory.into());
+        if *held == Held::Nothing || folder.remove_empty(name).is_err() {
+            return Err(io::ErrorKind::IsADirectory.into());
+        }
+        there = None;
     }
     let beside = beside(name, unique);
     let written = match held {
@@ -98,16 +103,22 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_written_through_a_link_and_no_folder_is_removed() {
+    fn nothing_is_written_through_a_link_and_no_folder_with_files_is_removed() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
         fs::create_dir_all(root.join("outside")).unwrap();
+        fs::write(root.join("outside/kept"), "").unwrap();
         symlink("outside", root.join("link")).unwrap();
         let held = Held::File { bytes: Vec::new(), executable: false };
         assert!(put_back(&root.join("link/file"), &held, "1").is_err());
         for held in [held, Held::Nothing] {
             assert!(put_back(&root.join("outside"), &held, "2").is_err());
         }
-        assert_eq!(fs::read_dir(root.join("outside")).unwrap().count(), 0);
+        assert_eq!(fs::read_dir(root.join("outside")).unwrap().count(), 1);
+        fs::create_dir_all(root.join("empty/in/it")).unwrap();
+        let held = Held::Link("outside".into());
+        assert!(put_back(&root.join("empty"), &Held::Nothing, "3").is_err());
+        put_back(&root.join("empty"), &held, "4").unwrap();
+        assert_eq!(fs::read_link(root.join("empty")).unwrap(), Path::new("outside"));
     }
 }

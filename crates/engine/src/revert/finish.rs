@@ -41,8 +41,17 @@ impl Run {
             })
             .await?;
         }
-        for (file, snapshot) in &plan.files {
-            self.restore(&site, Path::new(file), snapshot).await?;
+        // Where a file and a folder took each other's place, one has to go before the other can come.
+        let mut left = Vec::new();
+        for planned in &plan.files {
+            if self.restore(&site, Path::new(planned.0), planned.1).await?.is_some() {
+                left.push(planned);
+            }
+        }
+        for (file, snapshot) in left {
+            if let Some(why) = self.restore(&site, Path::new(file), snapshot).await? {
+                tracing::warn!(session = %key.session, file, why, "a file is not restored");
+            }
         }
         match intent.kind {
             IntentKind::Revert => self.record_revert(intent, plan).await,
@@ -50,8 +59,8 @@ impl Run {
         }
     }
 
-    /// Makes a file what it was in a snapshot. One that cannot be is left, and a line in the log says so.
-    async fn restore(&self, site: &Worksite, file: &Path, snapshot: &str) -> Result<(), EngineError> {
+    /// Makes a file what it was in a snapshot. One that cannot be is left as it is: why, is returned.
+    async fn restore(&self, site: &Worksite, file: &Path, snapshot: &str) -> Result<Option<String>, EngineError> {
         // Whoever was paused here and is not the owner any more writes no file.
         while self.engine.0.replica.is_frozen() {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -70,14 +79,12 @@ impl Run {
         })
         .await;
         drop(lock);
-        let why = match restored {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(None)) => "its snapshot is no longer kept".to_owned(),
-            Ok(Err(Some(error))) => error.to_string(),
-            Err(error) => error.to_string(),
-        };
-        tracing::warn!(session = %self.handle.key.session, file = %file.display(), why, "a file is not restored");
-        Ok(())
+        Ok(match restored {
+            Ok(Ok(())) => None,
+            Ok(Err(None)) => Some("its snapshot is no longer kept".to_owned()),
+            Ok(Err(Some(error))) => Some(error.to_string()),
+            Err(error) => Some(error.to_string()),
+        })
     }
 
     async fn record_revert(&self, intent: &Intent, plan: Plan) -> Result<(), EngineError> {

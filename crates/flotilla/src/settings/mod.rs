@@ -16,6 +16,7 @@ pub use show::show;
 pub use sources::{Environment, Flags, Sources};
 
 use crate::logging::{Format, Level};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::time::Duration;
 use table::Scope;
@@ -200,6 +201,16 @@ impl Settings {
         }
         if self.redis_url.is_none() && !self.lock_urls.is_empty() {
             return wrong("lock-url", "is of no use without --redis-url");
+        }
+        let locks: HashSet<&str> = self.lock_urls.iter().map(Secret::expose).collect();
+        if locks.len() < self.lock_urls.len() {
+            return wrong("lock-url", "names one server twice: its locks would stand in each other's way");
+        }
+        if !locks.is_empty() && locks.len().is_multiple_of(2) {
+            return wrong("lock-url", "must name an odd number of servers, such as 3 or 5");
+        }
+        if self.drain_notice >= self.drain_deadline {
+            return wrong("drain-notice", "must be less than --drain-deadline");
         }
         let mut urls = self.redis_url.iter().chain(&self.lock_urls);
         if self.redis_ca.is_some() && !urls.any(|url| url.expose().starts_with("rediss")) {

@@ -70,7 +70,10 @@ fn secrets_come_from_files_and_are_never_shown() {
         fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
     };
-    let (url, locks) = (path("url", "redis://:hidden@h/\n"), path("locks", "redis://:hidden@a\nredis://:hidden@b\n"));
+    let (url, locks) = (
+        path("url", "redis://:hidden@h/\n"),
+        path("locks", "redis://:hidden@a\nredis://:hidden@b\nredis://:hidden@c\n"),
+    );
     let variables = [
         ("FLOTILLA_REDIS_URL_FILE", url.as_str()),
         ("FLOTILLA_LOCK_URL_FILE", locks.as_str()),
@@ -81,7 +84,7 @@ fn secrets_come_from_files_and_are_never_shown() {
     assert_eq!(settings.password.unwrap().expose(), "hidden word");
     assert_eq!(settings.environment["OPENCODE_CONFIG_CONTENT"], "{\"hidden\":1}");
     assert_eq!(settings.redis_url.as_ref().unwrap().expose(), "redis://:hidden@h/");
-    assert_eq!(settings.lock_urls.len(), 2);
+    assert_eq!(settings.lock_urls.len(), 3);
     assert!(!format!("{:?}", settings.redis_url).contains("hidden"));
     let shown = show(&Sources::merge(Scope::Serve, &Flags::new(), &env(&variables)).unwrap());
     assert!(!shown.contains("hidden"), "{shown}");
@@ -125,6 +128,10 @@ fn what_is_wrong_is_named() {
     named(&[("lease-ttl", &["25h"])], &[], "--lease-ttl");
     named(&[("lock-url", &["redis://x"])], &[], "--lock-url");
     named(&[("redis-url", &["redis://x"]), ("lock-url", &["redis+sentinel://x/main"])], &[], "--lock-url");
+    for locks in [&["redis://a", "redis://a", "redis://b"][..], &["redis://a", "redis://b"]] {
+        named(&[("redis-url", &["redis://x"]), ("lock-url", locks)], &[], "--lock-url");
+    }
+    named(&[("drain-notice", &["10s"]), ("drain-deadline", &["10s"])], &[], "--drain-notice");
     named(&[("redis-url", &["rediss://x"]), ("redis-ca", &["/nowhere/at/all"])], &[], "--redis-ca");
     fs::write(&file, "no certificate").unwrap();
     named(&[("redis-url", &["rediss://x"]), ("redis-ca", &[path])], &[], "--redis-ca");
