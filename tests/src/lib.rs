@@ -10,3 +10,4 @@ pub mod outage;
 pub mod prove;
 pub mod recordings;
 pub mod screen;
+pub mod side_by_side;

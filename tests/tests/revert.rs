@@ -1,19 +1,12 @@
 //! Reverts: a conversation and the files that it changed go back, and forth again.
 
 use serde_json::{Value, json};
+use suite::side_by_side::{bash, side_by_side, write};
 use testkit::client::{parts_of, text_of};
 use testkit::failpoint::Failpoint;
 use testkit::model::Gate;
 use testkit::outline::outline;
-use testkit::{Answer, BOUND, Mode, Reply, World, WorldSpec, eventually};
-
-fn bash(id: &str, command: &str) -> Answer {
-    Answer::call(id, "bash", json!({"command": command, "description": "d"}))
-}
-
-fn write(id: &str, file: &str, content: &str) -> Answer {
-    Answer::call(id, "write", json!({"filePath": file, "content": content}))
-}
+use testkit::{Answer, BOUND, Mode, Reply, World, WorldSpec};
 
 /// What a test knows of its work tree: `a.txt` and the last line of the README.
 fn files(world: &World) -> (String, String) {
@@ -221,21 +214,7 @@ async fn a_busy_session_is_neither_reverted_nor_unreverted() {
 #[tokio::test]
 async fn a_revert_leaves_what_only_another_session_of_the_work_tree_changed() {
     let world = World::start().await;
-    // A's command lasts until B has written.
-    let command = "touch begun; until [ -e b.txt ]; do sleep 0.02; done; rm begun; echo a > a.txt";
-    world.model.respond_with(move |request| {
-        let (ours, is_first) = (request.to_string(), testkit::transcript::tool_texts(request).is_empty());
-        match (ours.contains("first session"), is_first) {
-            (_, false) => Answer::say("done"),
-            (true, true) => bash("call_a", command),
-            (false, true) => write("call_b", "b.txt", "b\n"),
-        }
-    });
-    let (a, b) = (world.session().await, world.session().await);
-    let first = world.spawn_prompt(0, &a, "first session");
-    eventually(BOUND, "the command to begin", || async { world.file("begun").exists().then_some(()) }).await;
-    world.at(1).prompt(&b, "second session").await;
-    first.await.unwrap();
+    let (a, b) = side_by_side(&world).await;
     let there = || (world.file("a.txt").exists(), world.file("b.txt").exists());
     let prompt = async |id: &str| world.messages(id).await[0]["info"]["id"].clone();
     revert(&world, &a, json!({"messageID": prompt(&a).await})).await.ok();

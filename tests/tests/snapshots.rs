@@ -1,18 +1,11 @@
 //! Snapshots of the work tree: what a step changed is told, and a step that changes nothing spends none.
 
 use serde_json::{Value, json};
+use suite::side_by_side::{bash, side_by_side, write};
 use testkit::client::{parts_of, text_prompt};
 use testkit::model::Usage;
 use testkit::outline::{outline, to_idle};
 use testkit::{Answer, BOUND, Mode, World, WorldSpec, eventually};
-
-fn bash(id: &str, command: &str) -> Answer {
-    Answer::call(id, "bash", json!({"command": command, "description": "d"}))
-}
-
-fn write(id: &str, file: &str, content: &str) -> Answer {
-    Answer::call(id, "write", json!({"filePath": file, "content": content}))
-}
 
 fn typed<'a>(message: &'a Value, kind: &str) -> Option<&'a Value> {
     parts_of(message).iter().find(|part| part["type"] == kind)
@@ -129,21 +122,7 @@ async fn a_step_that_speaks_before_it_writes_is_told_as_one_that_does_not() {
 #[tokio::test]
 async fn two_sessions_in_one_work_tree_tell_their_own_changes_only() {
     let world = World::start().await;
-    // A's command lasts until B has written.
-    let command = "touch begun; until [ -e b.txt ]; do sleep 0.02; done; rm begun; echo a > a.txt";
-    world.model.respond_with(move |request| {
-        let (ours, is_first) = (request.to_string(), testkit::transcript::tool_texts(request).is_empty());
-        match (ours.contains("first session"), is_first) {
-            (_, false) => Answer::say("done"),
-            (true, true) => bash("call_a", command),
-            (false, true) => write("call_b", "b.txt", "b\n"),
-        }
-    });
-    let (a, b) = (world.session().await, world.session().await);
-    let first = world.spawn_prompt(0, &a, "first session");
-    eventually(BOUND, "the command to begin", || async { world.file("begun").exists().then_some(()) }).await;
-    world.at(1).prompt(&b, "second session").await;
-    first.await.unwrap();
+    let (a, b) = side_by_side(&world).await;
     let of = async |id: &str| patched(&world, &world.messages(id).await[1]);
     assert_eq!(of(&a).await, ["a.txt"]);
     assert_eq!(of(&b).await, ["b.txt"]);
