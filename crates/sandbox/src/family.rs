@@ -84,13 +84,17 @@ fn all() -> Vec<Process> {
     pids.filter_map(|pid| read(pid, page)).collect()
 }
 
-/// From `/proc/<pid>/stat`, whose second field, a name in parentheses, may hold anything.
 fn read(pid: Pid, page: u64) -> Option<Process> {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    parse(pid, &fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?, page)
+}
+
+/// From `/proc/<pid>/stat`, whose second field, a name in parentheses, may hold anything. `None` for a process that was
+/// reaped while its file was read: its group is shown as -1.
+fn parse(pid: Pid, stat: &str, page: u64) -> Option<Process> {
     let (_, behind_name) = stat.rsplit_once(')')?;
     let mut fields = behind_name.split_whitespace().skip(1);
     let parent = fields.next()?.parse().ok()?;
-    let group = Pid::from_raw(fields.next()?.parse().ok()?);
+    let group = Pid::from_raw(fields.next()?.parse().ok().filter(|group| *group >= 0)?);
     let began = fields.nth(16)?.parse().ok()?;
     let pages: u64 = fields.nth(1)?.parse().unwrap_or_default();
     Some(Process { pid, group, parent, began, resident: pages * page })
@@ -113,5 +117,23 @@ impl Machine {
         let available = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
         let available = available.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
         Self { tasks: tasks.unwrap_or_default(), available: available.unwrap_or_default() * 1024 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_was_reaped_while_its_file_was_read_is_none() {
+        let pid = getpid();
+        let stat = fs::read_to_string("/proc/self/stat").unwrap();
+        assert!(parse(pid, &stat, 1).is_some_and(|own| own.group.is_some() && own.resident > 0));
+        let reaped =
+            "29016 (a (name) Z) X 0 -1 -1 0 -1 4227084 98 0 0 0 0 0 0 0 20 0 0 0 2349830 0 0 18446744073709551615 0 0";
+        assert!(parse(pid, reaped, 1).is_none());
+        let of_the_kernel =
+            "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 1 0 0 20 0 1 0 31 0 0 18446744073709551615 0 0";
+        assert!(parse(pid, of_the_kernel, 1).is_some_and(|process| process.group.is_none()));
     }
 }
