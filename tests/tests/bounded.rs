@@ -4,6 +4,7 @@
 use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
+use reqwest::Method;
 use serde_json::json;
 use suite::figures::rounds;
 use testkit::client::{text_of, text_prompt};
@@ -350,4 +351,56 @@ async fn clients_that_dawdle_are_sent_away_and_take_little() {
     assert!(during.resident < before.resident + 64 * MIB, "{before:?} {during:?}");
     assert!(after.files <= before.files.map(|files| files + 16), "{before:?} {after:?}");
     assert!(world.at(0).messages(&id).await.is_empty(), "nothing of it was stored");
+}
+
+/// Requests that ask for more memory together than there is.
+#[tokio::test]
+async fn large_requests_at_once_take_turns_and_little_memory() {
+    let world = world(&["--body-memory", "64MiB"]).await;
+    let id = world.session().await;
+    let path = format!("/session/{id}/message");
+    // Its last field is wrong: what is measured is the body, not the message.
+    let text = "a long text ".repeat(8 * MIB as usize / 12);
+    let body = std::sync::Arc::new(json!({"parts": [{"type": "text", "text": text}], "agent": 1}).to_string());
+    drop(text);
+    const AT_ONCE: usize = 12;
+    let ((refused, small), peaks) = peak_during(&world, async {
+        let sends = (0..AT_ONCE).map(|_| {
+            let (client, path, body) = (world.at(0), path.clone(), body.clone());
+            tokio::spawn(async move {
+                let mut refused = 0;
+                let end = Instant::now() + BOUND * 4;
+                loop {
+                    let json = [("content-type", "application/json")];
+                    match client.try_send(Method::POST, &path, &json, Some(body.as_bytes().to_vec())).await {
+                        // The connection is closed on who still sends: as good as the answer.
+                        Err(_) => refused += 1,
+                        Ok(answer) if answer.status == 503 => {
+                            assert!(!answer.header("retry-after").is_empty());
+                            refused += 1;
+                        }
+                        Ok(answer) => {
+                            assert_eq!(answer.status, 400, "{}", answer.text());
+                            return refused;
+                        }
+                    }
+                    assert!(Instant::now() < end, "never taken");
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+            })
+        });
+        let sends: Vec<_> = sends.collect();
+        let small = world.at(0).post("/session", &json!({})).await.status;
+        let mut refused = 0;
+        for send in sends {
+            refused += send.await.unwrap();
+        }
+        (refused, small)
+    })
+    .await;
+    println!("figure {AT_ONCE} requests of 8 MiB at once: {} MiB at most, {refused} refusals", peaks[0] / MIB);
+    assert_eq!(small, 200, "who asks for little is served");
+    assert!(refused > 0 && peaks[0] < 256 * MIB, "{peaks:?}");
+    let metrics = world.at(0).get("/metrics").await.text();
+    assert!(metrics.contains("flotilla_body_bytes 0\n"), "all room is given back");
 }

@@ -47,6 +47,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 
     let limits = server::Limits {
         shutdown: settings.drain_deadline.saturating_sub(settings.drain_notice),
+        bodies: usize::try_from(settings.body_memory).unwrap_or(usize::MAX),
         body_idle: settings.client_timeout,
         header_timeout: settings.client_timeout.min(server::Limits::default().header_timeout),
         ..server::Limits::default()

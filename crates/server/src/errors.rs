@@ -53,6 +53,8 @@ pub(crate) enum Error {
     HeadersTooLarge(usize),
     /// The body stopped coming.
     BodyTooSlow,
+    /// Too many bytes of bodies are held.
+    NoRoom,
     /// No room for one more event stream.
     TooManyStreams,
     /// Something broke here that must not be shown.
@@ -138,6 +140,10 @@ impl Error {
                 named("HeadersTooLargeError", format!("The headers may have {most} bytes")),
             ),
             Self::BodyTooSlow => (S::REQUEST_TIMEOUT, named("RequestTimeoutError", "The body stopped coming")),
+            Self::NoRoom => (
+                S::SERVICE_UNAVAILABLE,
+                named("UnavailableError", "too many large requests at once: send it again later"),
+            ),
             Self::TooManyStreams => {
                 (S::SERVICE_UNAVAILABLE, named("UnavailableError", "too many event streams: ask again later"))
             }

@@ -1,14 +1,13 @@
 //! What handlers take out of a request.
 
 use crate::Shared;
+use crate::bodies::{Room, read};
 use crate::errors::{Error, Kind};
 use crate::hash::hash;
 use crate::query;
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
-use bytes::{Bytes, BytesMut};
 use engine::{RequestName, Scope};
 use http::{HeaderMap, HeaderValue, Uri, header, request::Parts};
-use http_body_util::BodyExt;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use std::path::{Component, Path, PathBuf};
@@ -179,31 +178,32 @@ impl FromRequestParts<Shared> for Name {
     }
 }
 
-/// A body of a route that tells what is wrong with it; none if it is empty.
-pub(crate) struct Payload(pub Option<Value>);
+/// A body of a route that tells what is wrong with it, none if it is empty; and its room.
+pub(crate) struct Payload(pub Option<Value>, pub Room);
 
 impl FromRequest<Shared> for Payload {
     type Rejection = Error;
 
     async fn from_request(request: Request, server: &Shared) -> Result<Self, Error> {
         let kind = request.headers().get(header::CONTENT_TYPE).cloned();
-        let body = read(request, server).await?;
+        let (body, room) = read(request, server).await?;
         if let Some(kind) = kind.filter(|kind| !is_json(kind)) {
             return Err(Error::MediaType(String::from_utf8_lossy(kind.as_bytes()).into_owned()));
         }
-        parse(&body, server.app.limits.json_depth).map(Self)
+        Ok(Self(parse(&body, server.app.limits.json_depth)?, room))
     }
 }
 
-/// A body of a route that never says what is wrong with it and looks at no content-type; none if it is empty.
-pub(crate) struct LoosePayload(pub Option<Value>);
+/// A body of a route that never says what is wrong with it and looks at no content-type, none if it is empty; and its room.
+pub(crate) struct LoosePayload(pub Option<Value>, pub Room);
 
 impl FromRequest<Shared> for LoosePayload {
     type Rejection = Error;
 
     async fn from_request(request: Request, server: &Shared) -> Result<Self, Error> {
-        let body = read(request, server).await?;
-        parse(&body, server.app.limits.json_depth).map(Self).map_err(|_| Error::Bad)
+        let (body, room) = read(request, server).await?;
+        let body = parse(&body, server.app.limits.json_depth).map_err(|_| Error::Bad)?;
+        Ok(Self(body, room))
     }
 }
 
@@ -211,43 +211,6 @@ fn is_json(kind: &HeaderValue) -> bool {
     let Ok(kind) = kind.to_str() else { return false };
     let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     essence.is_empty() || essence == "application/json" || essence.ends_with("+json")
-}
-
-/// Reads a body whole: at most so many bytes, and never waiting long for the next.
-async fn read(request: Request, server: &Shared) -> Result<Bytes, Error> {
-    let limits = &server.app.limits;
-    let mut body = request.into_body();
-    let announced = axum::body::HttpBody::size_hint(&body).lower();
-    if announced > limits.body as u64 {
-        return Err(Error::BodyTooLarge(limits.body));
-    }
-    let mut whole = BytesMut::new();
-    let mut first: Option<Bytes> = None;
-    loop {
-        let frame = match tokio::time::timeout(limits.body_idle, body.frame()).await {
-            Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(error))) => {
-                return Err(Error::Invalid { kind: Kind::Payload, message: format!("the body broke off: {error}") });
-            }
-            Ok(None) => break,
-            Err(_) => return Err(Error::BodyTooSlow),
-        };
-        let Ok(data) = frame.into_data() else { continue };
-        if whole.len() + first.as_ref().map_or(0, Bytes::len) + data.len() > limits.body {
-            return Err(Error::BodyTooLarge(limits.body));
-        }
-        // Most bodies come in one piece, which needs no copy.
-        match first.take() {
-            None if whole.is_empty() => first = Some(data),
-            held => {
-                if let Some(held) = held {
-                    whole.extend_from_slice(&held);
-                }
-                whole.extend_from_slice(&data);
-            }
-        }
-    }
-    Ok(first.unwrap_or_else(|| whole.freeze()))
 }
 
 fn parse(body: &[u8], depth: usize) -> Result<Option<Value>, Error> {

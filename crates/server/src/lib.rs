@@ -4,6 +4,7 @@
 //! runs it on a listener.
 
 mod auth;
+mod bodies;
 mod cors;
 mod decode;
 mod errors;
@@ -74,6 +75,7 @@ pub struct App {
 /// The application and what the server counts beside it.
 pub(crate) struct Server {
     pub app: App,
+    pub bodies: bodies::Bodies,
     pub streams: limits::Streams,
     pub metrics: metrics::Metrics,
     pub health: health::Health,
@@ -85,6 +87,7 @@ pub(crate) type Shared = Arc<Server>;
 /// The whole service.
 pub fn router(app: App) -> Router {
     let server = Arc::new(Server {
+        bodies: bodies::Bodies::new(&app.limits),
         streams: limits::Streams::new(&app.limits),
         metrics: metrics::Metrics::default(),
         health: health::Health::default(),

@@ -16,6 +16,8 @@ use wire::tenant::Tenant;
 pub struct Limits {
     /// Bytes of a body.
     pub body: usize,
+    /// Bytes of all bodies that are held at the same time, but for the first of each.
+    pub bodies: usize,
     /// How long the next bytes of a body may take, and how long a client may take none of an answer.
     pub body_idle: Duration,
     /// Levels of a JSON body.
@@ -46,6 +48,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             body: 64 * 1024 * 1024,
+            bodies: 256 * 1024 * 1024,
             body_idle: Duration::from_secs(60),
             json_depth: 100,
             uri: 16 * 1024,

@@ -98,6 +98,8 @@ pub struct Settings {
     pub command_limits: sandbox::Limits,
     /// How long a model may be silent.
     pub model_timeout: Duration,
+    /// Bytes of request bodies that are held at the same time.
+    pub body_memory: u64,
     /// How long a client may send or take nothing in the middle of a request.
     pub client_timeout: Duration,
     /// Web origins whose pages may call this server.
@@ -171,6 +173,7 @@ impl Settings {
                 file_bytes: parse::size(&get("command-file-size"))?,
             },
             model_timeout: parse::duration(&get("model-timeout"))?,
+            body_memory: parse::size(&get("body-memory"))?,
             client_timeout: parse::duration(&get("client-timeout"))?,
             cors: parse::origins(&get("cors"))?,
             webfetch_allow: parse::networks(&get("webfetch-allow"))?,
@@ -198,6 +201,9 @@ impl Settings {
         ];
         if let Some((name, _)) = waits.into_iter().find(|(_, wait)| wait.is_zero()) {
             return wrong(name, "must be more than 0");
+        }
+        if self.body_memory < server::Limits::default().body as u64 {
+            return wrong("body-memory", "must be at least 64MiB, which one body may have");
         }
         if self.redis_url.is_none() && !self.lock_urls.is_empty() {
             return wrong("lock-url", "is of no use without --redis-url");

@@ -272,6 +272,13 @@ pub const TABLE: &[Row] = &[
         ..ROW
     },
     Row {
+        name: "body-memory",
+        value: "SIZE",
+        fallback: Fallback::Fixed("256MiB"),
+        help: "How many bytes of large requests are held at once; who finds no room is asked to come again",
+        ..ROW
+    },
+    Row {
         name: "client-timeout",
         value: "TIME",
         fallback: Fallback::Fixed("60s"),

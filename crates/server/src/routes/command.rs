@@ -17,11 +17,12 @@ pub(crate) async fn command(
     State(server): State<Shared>,
     Id(id): Id<SessionId>,
     name: Name,
-    Payload(body): Payload,
+    Payload(body, room): Payload,
 ) -> Result<Response, Error> {
     let command = decode_command(body.as_ref(), server.app.limits.parts)?;
     let command = Command { name: name.of(body.as_ref()), ..command };
     let ticket = server.app.engine.command(&server.app.tenant, &id, command).await?;
+    drop(room);
     let engine = server.app.engine.clone();
     answered(&server, async move { engine.wait(&ticket).await }).await
 }
@@ -61,7 +62,7 @@ pub(crate) async fn shell(
     State(server): State<Shared>,
     Id(id): Id<SessionId>,
     name: Name,
-    Payload(body): Payload,
+    Payload(body, room): Payload,
 ) -> Result<Response, Error> {
     let root = Node::root(body.as_ref());
     root.object()?;
@@ -77,7 +78,9 @@ pub(crate) async fn shell(
     };
     let prompt = Prompt { name: name.of(body.as_ref()), ..prompt };
     let engine = server.app.engine.clone();
-    match engine.prompt(&server.app.tenant, &id, prompt).await? {
+    let accepted = engine.prompt(&server.app.tenant, &id, prompt).await?;
+    drop(room);
+    match accepted {
         Accepted::Ticket(ticket) => answered(&server, async move { engine.wait(&ticket).await }).await,
         Accepted::Stored(message) => {
             Err(EngineError::Conflict(format!("{} asks for no answer", message.info.id())).into())
@@ -90,7 +93,7 @@ pub(crate) async fn init(
     State(server): State<Shared>,
     Id(id): Id<SessionId>,
     name: Name,
-    Payload(body): Payload,
+    Payload(body, room): Payload,
 ) -> Result<Response, Error> {
     let root = Node::root(body.as_ref());
     root.object()?;
@@ -104,6 +107,7 @@ pub(crate) async fn init(
     };
     let command = Command { name: name.of(body.as_ref()), ..command };
     let ticket = server.app.engine.command(&server.app.tenant, &id, command).await?;
+    drop(room);
     let engine = server.app.engine.clone();
     answered(&server, async move { engine.wait(&ticket).await.map(|_| true) }).await
 }
@@ -113,7 +117,7 @@ pub(crate) async fn summarize(
     State(server): State<Shared>,
     Id(id): Id<SessionId>,
     name: Name,
-    Payload(body): Payload,
+    Payload(body, room): Payload,
 ) -> Result<Response, Error> {
     let root = Node::root(body.as_ref());
     root.object()?;
@@ -126,6 +130,7 @@ pub(crate) async fn summarize(
     let body_hash = body.as_ref().map(crate::hash::hash).unwrap_or_default();
     let name = name.of(body.as_ref());
     let ticket = server.app.engine.summarize(&server.app.tenant, &id, model, auto, body_hash, name).await?;
+    drop(room);
     let engine = server.app.engine.clone();
     answered(&server, async move { engine.wait(&ticket).await.map(|_| true) }).await
 }

@@ -23,7 +23,7 @@ fn short(text: &str) -> &str {
     text.char_indices().nth(LONGEST).map_or(text, |(end, _)| &text[..end])
 }
 
-pub(crate) async fn write(Payload(body): Payload) -> Result<Json<bool>, Error> {
+pub(crate) async fn write(Payload(body, _room): Payload) -> Result<Json<bool>, Error> {
     let body = Node::root(body.as_ref());
     body.object()?;
     let (service, level, message) = (body.field("service"), body.field("level"), body.field("message"));

@@ -128,7 +128,7 @@ pub(crate) async fn put_part(
     Id(message): Id<MessageId>,
     Id(id): Id<PartId>,
     name: Name,
-    Payload(body): Payload,
+    Payload(body, _room): Payload,
 ) -> Result<Json<Part>, Error> {
     let part = part(body.as_ref())?;
     if (&part.session_id, &part.message_id, &part.id) != (&session, &message, &id) {

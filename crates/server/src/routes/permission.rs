@@ -22,7 +22,7 @@ pub(crate) async fn reply(
     State(server): State<Shared>,
     Id(id): Id<PermissionId>,
     name: Name,
-    Payload(body): Payload,
+    Payload(body, _room): Payload,
 ) -> Result<Json<bool>, Error> {
     let name = name.of(body.as_ref());
     let body = Node::root(body.as_ref());
@@ -39,7 +39,7 @@ pub(crate) async fn respond(
     Id(_): Id<SessionId>,
     Id(id): Id<PermissionId>,
     name: Name,
-    Payload(body): Payload,
+    Payload(body, _room): Payload,
 ) -> Result<Json<bool>, Error> {
     let name = name.of(body.as_ref());
     let body = Node::root(body.as_ref());

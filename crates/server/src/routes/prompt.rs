@@ -29,12 +29,15 @@ pub(crate) async fn send(
     State(server): State<Shared>,
     Id(id): Id<SessionId>,
     name: Name,
-    Payload(body): Payload,
+    Payload(body, room): Payload,
 ) -> Result<Response, Error> {
     let name = name.of(body.as_ref());
     let prompt = Prompt { name, ..decode(body, server.app.limits.parts)? };
     let engine = server.app.engine.clone();
-    match engine.prompt(&server.app.tenant, &id, prompt).await? {
+    let accepted = engine.prompt(&server.app.tenant, &id, prompt).await?;
+    // The prompt is stored: its answer may take hours.
+    drop(room);
+    match accepted {
         Accepted::Stored(message) => answered(&server, async move { Ok(*message) }).await,
         Accepted::Ticket(ticket) => answered(&server, async move { engine.wait(&ticket).await }).await,
     }
@@ -79,7 +82,7 @@ pub(crate) async fn send_async(
     State(server): State<Shared>,
     Id(id): Id<SessionId>,
     name: Name,
-    Payload(body): Payload,
+    Payload(body, _room): Payload,
 ) -> Result<StatusCode, Error> {
     let name = name.of(body.as_ref());
     let prompt = Prompt { name, ..decode(body, server.app.limits.parts)? };

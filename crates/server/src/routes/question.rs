@@ -20,7 +20,7 @@ pub(crate) async fn reply(
     State(server): State<Shared>,
     Id(id): Id<QuestionId>,
     name: Name,
-    Payload(body): Payload,
+    Payload(body, _room): Payload,
 ) -> Result<Json<bool>, Error> {
     let name = name.of(body.as_ref());
     let body = Node::root(body.as_ref());

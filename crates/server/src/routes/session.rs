@@ -60,7 +60,7 @@ pub(crate) async fn create(
     State(server): State<Shared>,
     Scoped(scope): Scoped,
     name: Name,
-    LoosePayload(body): LoosePayload,
+    LoosePayload(body, _room): LoosePayload,
 ) -> Result<Json<Session>, Error> {
     let new = match &body {
         Some(body) => new_session(&Node::root(Some(body)), server.app.limits.title).map_err(|_| Error::Bad)?,
@@ -124,7 +124,7 @@ pub(crate) async fn update(
     State(server): State<Shared>,
     Id(id): Id<SessionId>,
     name: Name,
-    Payload(body): Payload,
+    Payload(body, _room): Payload,
 ) -> Result<Json<Session>, Error> {
     let name = name.of(body.as_ref());
     let body = Node::root(body.as_ref());
@@ -153,7 +153,7 @@ pub(crate) async fn fork(
     State(server): State<Shared>,
     Id(id): Id<SessionId>,
     name: Name,
-    LoosePayload(body): LoosePayload,
+    LoosePayload(body, _room): LoosePayload,
 ) -> Result<Json<Session>, Error> {
     let upto = match &body {
         Some(body) => Node::root(Some(body)).field("messageID").maybe_id().map_err(|_| Error::Bad)?,
@@ -167,7 +167,7 @@ pub(crate) async fn revert(
     State(server): State<Shared>,
     Id(id): Id<SessionId>,
     name: Name,
-    Payload(body): Payload,
+    Payload(body, _room): Payload,
 ) -> Result<Json<Session>, Error> {
     let name = name.of(body.as_ref());
     let body = Node::root(body.as_ref());
