@@ -9,6 +9,9 @@ if mark then return { 'reborn', mark } end
 if not is_alive(rid) then return { 'buried' } end
 
 redis.call('HINCRBY', alive(), rid, 1)
+if AGREEMENT_MS > 0 and redis.call('PEXPIRE', fleet(), AGREEMENT_MS) == 0 then
+  redis.call('SET', fleet(), AGREEMENT, 'PX', AGREEMENT_MS)
+end
 for at = 5, 3 + 2 * acknowledged, 2 do
   if redis.call('HGET', poke(rid), ARGV[at]) == ARGV[at + 1] then redis.call('HDEL', poke(rid), ARGV[at]) end
 end

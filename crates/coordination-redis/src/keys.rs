@@ -3,6 +3,7 @@
 //! A name begins with the operator's prefix, the format version and a hash tag. All names share one tag, so that one
 //! script may touch them all on a Redis Cluster.
 
+use crate::Agreement;
 use coordination::{LogLimits, ReplicaId, SessionKey};
 use wire::tenant::Tenant;
 
@@ -18,6 +19,7 @@ const BATCH_AGE_MS: u32 = 3_600_000;
 /// The name of each kind of key, and what follows it.
 const BORN: &str = "born";
 const ALIVE: &str = "alive";
+const FLEET: &str = "fleet";
 const DUE: &str = "due";
 const WAKE: &str = "wake";
 const RUNS: &str = "runs:";
@@ -66,6 +68,11 @@ impl Keys {
         self.name(ALIVE, "")
     }
 
+    /// String: what the replicas of the fleet agreed on. It expires when none of them beats any more.
+    pub fn fleet(&self) -> String {
+        self.name(FLEET, "")
+    }
+
     /// Sorted set: leases without an owner, by the time from which on they may be claimed.
     pub fn due(&self) -> String {
         self.name(DUE, "")
@@ -111,14 +118,15 @@ impl Keys {
         self.name(LOCK, name)
     }
 
-    /// The same names, and the limits, as Lua functions and constants, to stand before each script.
-    pub fn prelude(&self, limits: &LogLimits) -> String {
+    /// The same names, the limits and the agreement, as Lua functions and constants, to stand before each script.
+    pub fn prelude(&self, limits: &LogLimits, agreement: &Agreement) -> String {
         let base = &self.base;
         let whole = |function: &str, kind: &str| format!("local function {function}() return '{base}{kind}' end\n");
         let of = |function: &str, kind: &str| format!("local function {function}(x) return '{base}{kind}' .. x end\n");
         [
             whole("born", BORN),
             whole("alive", ALIVE),
+            whole("fleet", FLEET),
             whole("due", DUE),
             whole("wake", WAKE),
             of("runs", RUNS),
@@ -132,6 +140,7 @@ impl Keys {
             of("versions", VERSIONS),
             format!("local function batch(t, rid) return '{base}{BATCH}' .. t .. ':' .. rid end\n"),
             format!("local LOG_AGE_MS, LOG_BYTES = {}, {}\n", limits.age.as_millis(), limits.bytes),
+            format!("local AGREEMENT, AGREEMENT_MS = '{}', {}\n", agreement.text(), agreement.age.as_millis()),
             format!("local BATCH_AGE_MS, INLINE_BYTES = {BATCH_AGE_MS}, {INLINE_BYTES}\n"),
         ]
         .concat()

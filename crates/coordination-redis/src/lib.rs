@@ -4,6 +4,7 @@
 //! Pub/Sub, a third beats. Everything is sent at most once: an operation whose answer did not come in time is the caller's to repeat.
 
 mod address;
+mod agreement;
 mod backoff;
 mod channels;
 mod connection;
@@ -18,6 +19,7 @@ mod server;
 mod settings;
 mod startup;
 
+pub use agreement::Agreement;
 pub use settings::RedisSettings;
 pub use startup::{RedisPorts, StartError};
 

@@ -31,6 +31,7 @@ macro_rules! scripts {
 
 scripts!(
     adopt,
+    agree,
     append_if_idle,
     begin,
     bury,

@@ -1,5 +1,6 @@
 //! What the Redis backend is told.
 
+use crate::Agreement;
 use coordination::LogLimits;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -31,6 +32,8 @@ pub struct RedisSettings {
     pub heartbeat: Duration,
     /// What event logs keep.
     pub log: LogLimits,
+    /// What all replicas must have alike; nothing if it is empty.
+    pub agreement: Agreement,
     /// Counts the commands that are sent, but for those of locks: a script is one.
     pub round_trips: Arc<AtomicU64>,
 }
@@ -49,6 +52,7 @@ impl RedisSettings {
             lock_ttl: Duration::from_secs(2),
             heartbeat: Duration::from_secs(1),
             log: LogLimits::default(),
+            agreement: Agreement::default(),
             round_trips: Arc::default(),
         }
     }

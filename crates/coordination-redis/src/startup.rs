@@ -7,9 +7,15 @@ use crate::keys::{FORMAT, Keys};
 use crate::locks::RedisLocks;
 use crate::scripts::Scripts;
 use crate::server::Server;
-use crate::{Backend, RedisSettings};
+use crate::{Agreement, Backend, RedisSettings};
 use coordination::{CoordinationError, Ports};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+/// Between two looks whether a fleet keeps what it agreed on.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// So many of them are not worth a word.
+const LOOKS_IN_SILENCE: u64 = 20;
 
 /// Why the Redis backend did not start.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +51,17 @@ pub enum StartError {
         /// The newest that this version knows.
         known: u32,
     },
+    /// The fleet that uses this Redis under this prefix lives, and has another value of something that all its replicas must
+    /// have alike.
+    #[error("the replicas that use this Redis under this prefix have another {name}: {theirs}, here {own}")]
+    Disagrees {
+        /// What differs.
+        name: &'static str,
+        /// The fleet's value.
+        theirs: String,
+        /// This replica's.
+        own: String,
+    },
     /// The server may drop keys when its memory is full, among them leases.
     #[error("Redis evicts keys when its memory is full (maxmemory-policy {0}): it must be noeviction")]
     Evicts(String),
@@ -57,7 +74,7 @@ impl RedisPorts {
     /// Connects, looks whether the server will do, and gives the ports. Connections are kept, and replaced, until the
     /// last port is dropped. Lock masters may be down. Must be called within a Tokio runtime.
     ///
-    /// Takes `answer_within` at most per question; cancelling is safe.
+    /// Takes `answer_within` at most per question, and as long as another agreement outlives its fleet; cancelling is safe.
     pub async fn connect(settings: RedisSettings) -> Result<Ports, StartError> {
         let keys = Keys::new(&settings.prefix).ok_or(StartError::Prefix)?;
         let parse = |what, url: &str| {
@@ -69,7 +86,7 @@ impl RedisPorts {
             Address::Service(_) => Err(StartError::LockSentinels),
         });
         let masters = masters.collect::<Result<Vec<_>, _>>()?;
-        let scripts = Arc::new(Scripts::new(&keys.prelude(&settings.log)));
+        let scripts = Arc::new(Scripts::new(&keys.prelude(&settings.log, &settings.agreement)));
         let link_settings = LinkSettings {
             answer_within: settings.answer_within,
             connect_within: settings.answer_within,
@@ -81,7 +98,11 @@ impl RedisPorts {
         let unreachable = |reason: String| StartError::Unreachable { address: address.clone(), reason };
         let main = Server::find(main, &link_settings).await.map_err(|error| unreachable(error.to_string()))?;
         let link = Link::open(main.clone(), scripts.clone(), link_settings.clone());
-        check(&link, &keys).await.map_err(|problem| match problem {
+        let checked = async {
+            check(&link, &keys).await?;
+            agree(&link, &keys, &scripts, &settings.agreement).await
+        };
+        checked.await.map_err(|problem| match problem {
             Problem::Start(error) => error,
             Problem::Silent(CoordinationError::Unavailable(reason)) => unreachable(reason),
             Problem::Silent(error) => unreachable(error.to_string()),
@@ -142,6 +163,31 @@ async fn check(link: &Link, keys: &Keys) -> Result<(), Problem> {
         Some("noeviction") => {}
         Some(policy) => return Err(Problem::Start(StartError::Evicts(policy.to_owned()))),
         None => tracing::warn!("Redis does not tell its maxmemory-policy; it must be noeviction, or leases may vanish"),
+    }
+    Ok(())
+}
+
+/// Waits until the own agreement is the fleet's. Another one is of a fleet that lives, if it is seen to be kept; of one that
+/// is gone it lasts for its age, at most, and the next is made then.
+async fn agree(link: &Link, keys: &Keys, scripts: &Scripts, own: &Agreement) -> Result<(), Problem> {
+    let mut lasts = i64::MAX;
+    for look in 1u64.. {
+        let script = scripts.agree.key(keys.fleet());
+        let (found, left): (String, i64) = link.invoke(&script).await.map_err(Problem::Silent)?;
+        let Some((name, theirs, own)) = own.difference(&found) else { break };
+        if left > lasts {
+            return Err(Problem::Start(StartError::Disagrees { name, theirs, own }));
+        }
+        if look == LOOKS_IN_SILENCE {
+            tracing::warn!(
+                name,
+                theirs,
+                own,
+                "waiting for the end of what a fleet had agreed on that seems to be gone"
+            );
+        }
+        lasts = left;
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use crate::settings::Settings;
 use crate::system::{System, open_store};
 use anyhow::Context;
 use coordination::Ports;
-use coordination_redis::{RedisPorts, RedisSettings};
+use coordination_redis::{Agreement, RedisPorts, RedisSettings};
 use engine::Engine;
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -130,6 +130,12 @@ async fn coordinate(
             redis.lock_urls = settings.lock_urls.iter().map(|url| url.expose().to_owned()).collect();
             redis.authorities = settings.redis_ca.clone();
             redis.prefix = settings.redis_prefix.clone();
+            let alike = [
+                ("data-dir", store.id()?),
+                ("lease-ttl", format!("{}ms", settings.lease_ttl.as_millis())),
+                ("tick", format!("{}ms", settings.tick.as_millis())),
+            ];
+            redis.agreement = Agreement::new(settings.lease_ttl, alike);
             let lock = match store.share_directory() {
                 Err(error @ StoreError::Locked(_)) => {
                     let text = format!("{} is used by a replica without --redis-url", settings.data_dir.display());

@@ -168,6 +168,14 @@ impl Store {
         synced
     }
 
+    /// What tells this directory from others, whatever path it is mounted at: made by the first that asks.
+    pub fn id(&self) -> Result<String> {
+        let path = self.inner.root.join("flotilla/id");
+        self.write_once(&path, &format!("{:016x}", self.inner.entropy.bits()))?;
+        let (bytes, _) = self.inner.disk.read(&path).at(&path)?;
+        Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+    }
+
     fn check_format(&self) -> Result<()> {
         let path = self.inner.root.join("flotilla/format");
         let Some((bytes, _)) = if_there(self.inner.disk.read(&path), &path)? else { return Ok(()) };
@@ -177,16 +185,20 @@ impl Store {
     }
 
     fn write_format(&self) -> Result<()> {
+        self.write_once(&self.inner.root.join("flotilla/format"), &FORMAT.to_string())
+    }
+
+    /// Writes a line to a file that is not there yet.
+    fn write_once(&self, path: &Path, line: &str) -> Result<()> {
         let inner = &self.inner;
-        let path = inner.root.join("flotilla/format");
         let beside = inner.root.join("flotilla/new").join(inner.random_name());
-        inner.disk.create(&beside, format!("{FORMAT}\n").as_bytes()).at(&beside)?;
+        inner.disk.create(&beside, format!("{line}\n").as_bytes()).at(&beside)?;
         if let Some(sync) = &inner.sync {
             sync.files(std::slice::from_ref(&beside))?;
         }
-        match inner.disk.rename_new(&beside, &path) {
+        match inner.disk.rename_new(&beside, path) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => inner.disk.unlink(&beside).at(&beside)?,
-            result => result.at(&path)?,
+            result => result.at(path)?,
         }
         inner.sync_directories(path.parent())
     }
