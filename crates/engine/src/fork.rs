@@ -107,7 +107,7 @@ impl Engine {
                 let spent = used(written.iter().flat_map(|copy| &copy.parts));
                 let mut stored = new.clone();
                 (stored.cost, stored.tokens) = (spent.cost, spent.tokens);
-                writes.push(Write::Put(session_record(&stored), body(&stored)?));
+                writes.push(Write::Reveal(session_record(&stored), body(&stored)?));
                 Ok(Decision::Write(writes, None))
             })
             .await?;

@@ -32,6 +32,8 @@ impl Step<'_> {
 /// What a step does.
 pub(crate) enum Action<'a> {
     Put(Cow<'a, [u8]>),
+    /// As the former, once all steps before are on the disk.
+    Reveal(Cow<'a, [u8]>),
     PutNew(Cow<'a, [u8]>),
     Remove,
 }
@@ -82,7 +84,7 @@ fn write_beside(
     for step in steps {
         let path = held.join(store.random_name());
         match &step.action {
-            Action::Put(bytes) | Action::PutNew(bytes) => {
+            Action::Put(bytes) | Action::Reveal(bytes) | Action::PutNew(bytes) => {
                 written.push(path.clone());
                 beside.push(path.clone());
                 fenced_if_gone(store, held, store.disk.create(&path, bytes)).map_err(|error| error.or_at(&path))?;
@@ -103,22 +105,25 @@ fn place_all(store: &Inner, sync: Option<&Syncer>, held: &Path, steps: &[Step<'_
     let Some(last) = steps.len().checked_sub(1) else {
         return if number::is_held(&*store.disk, held)? { Ok(()) } else { Err(StoreError::Fenced) };
     };
-    for (step, path) in steps[..last].iter().zip(beside) {
-        place(store, held, step, path)?;
-    }
     let directories = |steps: &[Step<'_>]| match sync {
         Some(sync) => sync.directories(steps.iter().filter_map(|step| step.target.parent())),
         None => Ok(()),
     };
-    directories(&steps[..last])?;
-    place(store, held, &steps[last], &beside[last])?;
-    directories(&steps[last..])
+    let mut durable = 0;
+    for (at, (step, path)) in steps.iter().zip(beside).enumerate() {
+        if at == last || matches!(step.action, Action::Reveal(_)) {
+            directories(&steps[durable..at])?;
+            durable = at;
+        }
+        place(store, held, step, path)?;
+    }
+    directories(&steps[durable..])
 }
 
 fn place(store: &Inner, held: &Path, step: &Step<'_>, beside: &Path) -> Result<()> {
     for _ in 0..MAKES {
         let result = match step.action {
-            Action::Put(_) => store.disk.rename(beside, &step.target),
+            Action::Put(_) | Action::Reveal(_) => store.disk.rename(beside, &step.target),
             Action::PutNew(_) => store.disk.rename_new(beside, &step.target),
             Action::Remove => store.disk.rename(&step.target, beside),
         };

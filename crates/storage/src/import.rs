@@ -78,18 +78,19 @@ impl TenantStore {
 
     /// False: the session came between.
     fn write_import(&self, session: &SessionId, number: u64, records: &[(Record, Vec<u8>)]) -> Result<bool> {
-        // Two commits: what the session's own record makes visible is durable before it, should the power go in between.
-        let (others, own) = records.split_at(records.len().saturating_sub(1));
-        for (number, records) in [(number, others), (number + 1, own)] {
-            let guard = self.take_head_at(session, number)?;
-            if self.is_here(session)? {
-                guard.release();
-                return Ok(false);
-            }
-            let head = guard.head().clone();
-            let writes = records.iter().map(|(record, body)| Write::Put(record.clone(), body.clone())).collect();
-            guard.commit(writes, head)?;
+        let guard = self.take_head_at(session, number)?;
+        if self.is_here(session)? {
+            guard.release();
+            return Ok(false);
         }
+        let head = guard.head().clone();
+        let mut writes: Vec<Write> =
+            records.iter().map(|(record, body)| Write::Put(record.clone(), body.clone())).collect();
+        // The session's own record is the last, and what makes the others visible.
+        if let Some(Write::Put(record, body)) = writes.pop() {
+            writes.push(Write::Reveal(record, body));
+        }
+        guard.commit(writes, head)?;
         Ok(true)
     }
 

@@ -171,6 +171,7 @@ impl TenantStore {
         let step = |write: &'a Write| {
             let action = match write {
                 Write::Put(_, bytes) => Action::Put(bytes.into()),
+                Write::Reveal(_, bytes) => Action::Reveal(bytes.into()),
                 Write::PutNew(_, bytes) => Action::PutNew(bytes.into()),
                 Write::Remove(_) => Action::Remove,
             };

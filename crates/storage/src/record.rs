@@ -92,6 +92,8 @@ pub enum Record {
 pub enum Write {
     /// Writes a record, whatever was there.
     Put(Record, Vec<u8>),
+    /// Writes a record, whatever was there, that makes those before it visible: they are durable before it.
+    Reveal(Record, Vec<u8>),
     /// Writes a record that must not be there: else the commit ends in `Exists`.
     PutNew(Record, Vec<u8>),
     /// Removes a record. One that is gone already is no error.
@@ -102,7 +104,7 @@ impl Write {
     /// The record that it changes.
     pub fn record(&self) -> &Record {
         match self {
-            Self::Put(record, _) | Self::PutNew(record, _) | Self::Remove(record) => record,
+            Self::Put(record, _) | Self::Reveal(record, _) | Self::PutNew(record, _) | Self::Remove(record) => record,
         }
     }
 }

@@ -285,7 +285,10 @@ impl View {
         for write in writes {
             match (write, write.record()) {
                 (Write::Remove(_), Record::Message { id, .. }) => self.forget(id),
-                (Write::Put(_, bytes) | Write::PutNew(_, bytes), Record::Message { id, .. }) => {
+                (
+                    Write::Put(_, bytes) | Write::Reveal(_, bytes) | Write::PutNew(_, bytes),
+                    Record::Message { id, .. },
+                ) => {
                     match serde_json::from_slice(bytes) {
                         Ok(brief) => self.insert(id.clone(), &brief),
                         // The reader of the record will say what is wrong with it.

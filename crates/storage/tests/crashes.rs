@@ -81,7 +81,7 @@ fn an_import_is_whole_or_not_seen_and_the_same_import_finishes_it() {
         .into_iter()
         .filter_map(|write| match write {
             Write::Put(record, body) => Some((record, body)),
-            Write::PutNew(..) | Write::Remove(_) => None,
+            Write::Reveal(..) | Write::PutNew(..) | Write::Remove(_) => None,
         })
         .collect();
     let import = |store: &TenantStore| store.import_session(&id, &Head::new("p"), &records).map(|_| ());
