@@ -35,7 +35,7 @@ async fn recordings_of_opencode_are_answered_and_told_as_recorded() {
                 let recorded = recording.conversation();
                 let mut times = 0;
                 loop {
-                    let here = player::play(&world, &name, &recording, &ignored).await;
+                    let here = player::play(&world, &name, &recording, &ignored, times).await;
                     let comparison = compare(&name, &recorded, &here, &ignored);
                     times += 1;
                     if comparison.differences.is_empty() || times == TIMES {

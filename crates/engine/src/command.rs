@@ -106,9 +106,9 @@ impl Engine {
                 "type": "subtask", "agent": agent, "prompt": text, "command": command.name,
                 "description": command.description.clone().unwrap_or_default(),
             });
-            if let Some(model) = &model {
-                subtask["model"] = json!({ "providerID": model.provider_id, "modelID": model.model_id });
-            }
+            let of_task = Prompt { model: model.clone(), ..Prompt::default() };
+            let of_task = self.choose_model(instance, &agent, session, &of_task)?;
+            subtask["model"] = json!({ "providerID": of_task.provider_id, "modelID": of_task.model_id });
             let kind = serde_json::from_value(subtask).map_err(|error| EngineError::Store(error.to_string()))?;
             parts.push((None, kind));
         } else {

@@ -138,16 +138,23 @@ pub(crate) async fn ask(run: &Run, user: &UserMessage, overflow: bool) -> Result
     say(run, user, vec![kind]).await
 }
 
-/// After the summary the work goes on: with the prompt that was refused, or with a word that says so.
+/// After the summary the work goes on: with the prompt that was refused, or with a word that says so. Then the conversation
+/// is told compacted.
 pub(crate) async fn go_on(
     run: &Run,
     transcript: &Transcript,
     user: &UserMessage,
     asked: Compaction,
 ) -> Result<Outcome, EngineError> {
-    if let Some((refused, parts)) = refused(transcript, user).filter(|_| asked.overflow) {
-        return say(run, &refused, parts).await;
-    }
+    let outcome = match refused(transcript, user).filter(|_| asked.overflow) {
+        Some((refused, parts)) => say(run, &refused, parts).await?,
+        None => say_go_on(run, user).await?,
+    };
+    run.publish(wire::event::session_compacted(&user.session_id)).await;
+    Ok(outcome)
+}
+
+async fn say_go_on(run: &Run, user: &UserMessage) -> Result<Outcome, EngineError> {
     let now = run.engine.now_ms();
     let time = wire::part::Span { start: now, end: Some(now), compacted: None };
     let mut text = TextPart { text: GO_ON.into(), synthetic: Some(true), time: Some(time), ..TextPart::default() };

@@ -179,7 +179,8 @@ impl Engine {
         EngineError::Unknown(message)
     }
 
-    fn choose_model(
+    /// The model that a prompt is for: its own, its agent's, the session's, or the default one.
+    pub(crate) fn choose_model(
         &self,
         instance: &agents::Instance,
         agent: &str,

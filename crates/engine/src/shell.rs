@@ -144,9 +144,20 @@ pub(crate) async fn shell(
     Ok(Outcome { message: Some(message.id), spent: Spent::default(), ends_with: Some(settled) })
 }
 
-/// As OpenCode shows such a command: without a title, and with all that it printed.
+/// As OpenCode shows such a command: without a title, and with all that it printed; why it was cut off stands in a block of
+/// another name.
 fn completed(input: Value, output: Output, time: Span) -> ToolState {
-    let printed = if output.output == NOTHING { String::new() } else { output.output };
+    let cut = |text: &str| {
+        let (printed, why) = text.strip_suffix("\n</shell_metadata>")?.rsplit_once("<shell_metadata>\n")?;
+        Some(format!("{printed}<metadata>\n{why}\n</metadata>"))
+    };
+    // Only one that was cut off has no exit code.
+    let cut = Some(&output.output).filter(|_| output.metadata["exit"].is_null()).and_then(|text| cut(text));
+    let printed = match cut {
+        Some(cut) => cut,
+        None if output.output == NOTHING => String::new(),
+        None => output.output,
+    };
     let metadata = json!({ "output": printed });
     ToolState::Completed { input, output: printed, title: String::new(), metadata, time, attachments: None }
 }

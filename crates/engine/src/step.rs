@@ -103,7 +103,7 @@ pub(crate) async fn step(
                 start: None,
                 changes: Changes::default(),
             };
-            return writing.shorten(request).await;
+            return writing.shorten(request, asked, first).await;
         }
         Next::GoOn { user, asked } => return crate::compaction::go_on(run, &transcript, &user, asked).await,
         Next::Subtask { user, asked, begun } => {

@@ -25,15 +25,17 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// The headers of answers that are compared.
 const HEADERS: [&str; 5] =
     ["content-type", "x-next-cursor", "link", "access-control-expose-headers", "www-authenticate"];
+/// What ids begin with that a client of a recording chose. Each time it is played they are others: an id is given once.
+const CHOSEN: &str = "msg_zzzzzzzzzzzz";
 /// The title of the session that is created at the end, so that its event shows that all before it were told.
 const THE_END: &str = "the end of a recording";
 
 /// Sends the requests of a recording, each to the next replica, in a work tree of their own, and collects the answers
-/// and what one reader is told.
+/// and what one reader is told. `time` counts how often it was played before: less than ten.
 ///
 /// # Panics
 /// When the replicas cannot be reached.
-pub async fn play(world: &World, name: &str, recording: &Recording, ignored: &Ignored) -> Conversation {
+pub async fn play(world: &World, name: &str, recording: &Recording, ignored: &Ignored, time: usize) -> Conversation {
     let model = ScriptedModel::start().await;
     let gates = Gates::default();
     let pages = model.url().trim_end_matches("/v1").to_owned();
@@ -51,6 +53,7 @@ pub async fn play(world: &World, name: &str, recording: &Recording, ignored: &Ig
         directory,
         pages,
         data: world.data_dir().to_string_lossy().into_owned(),
+        chosen: format!("{}{time}", &CHOSEN[..CHOSEN.len() - 1]),
         events: world.client().events(&path).await,
         heard: Mutex::default(),
         over: Mutex::default(),
@@ -99,6 +102,8 @@ struct Stage {
     directory: String,
     pages: String,
     data: String,
+    /// What stands here for what ids begin with that a client chose.
+    chosen: String,
     events: EventReader,
     /// The events so far, as a recording has them, and how many frames they come from.
     heard: Mutex<(usize, Vec<Value>)>,
@@ -242,6 +247,7 @@ impl Stage {
             (&*self.data, "<data>"),
             (&*model, "<model>"),
             (&*self.pages, "<pages>"),
+            (&*self.chosen, CHOSEN),
         ];
         let text = places.iter().fold(value.to_string(), |text, (place, name)| text.replace(place, name));
         serde_json::from_str(&text).unwrap_or_else(|_| value.clone())
@@ -252,6 +258,7 @@ impl Stage {
         text.replace("<work%2F>", &encoded(&self.directory))
             .replace("<work>", &self.directory)
             .replace("<pages>", &self.pages)
+            .replace(CHOSEN, &self.chosen)
     }
 }
 

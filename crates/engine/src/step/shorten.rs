@@ -2,10 +2,12 @@
 
 use super::{Outcome, Scene, Writing};
 use crate::api::EngineError;
+use crate::compaction::Compaction;
 use crate::run::Run;
 use crate::turn::Transcript;
 use models::FinishReason;
 use wire::message::{MessageError, UserMessage};
+use wire::session::SessionStatus;
 
 /// The scene of a summary: another agent makes it, with its own model if it has one.
 pub(super) async fn scene(
@@ -33,7 +35,15 @@ pub(super) async fn scene(
 
 impl Writing<'_> {
     /// Makes the summary that the conversation goes on from.
-    pub(super) async fn shorten(&mut self, request: models::ChatRequest) -> Result<Outcome, EngineError> {
+    pub(super) async fn shorten(
+        &mut self,
+        request: models::ChatRequest,
+        asked: Compaction,
+        first: bool,
+    ) -> Result<Outcome, EngineError> {
+        if !first {
+            self.publish_status(&SessionStatus::Busy).await;
+        }
         self.put_message().await?;
         let mut outcome = self.ask_model(request, false, None).await?;
         if self.message.finish.is_some() && self.message.error.is_none() && self.stop.reason().is_none() {
@@ -42,8 +52,9 @@ impl Writing<'_> {
                 self.message.finish = Some(FinishReason::Stop.as_str().to_owned());
                 self.put_message().await?;
             }
-            let session = &self.scene.session.id;
-            self.run.publish(wire::event::session_compacted(session)).await;
+            if !asked.goes_on() {
+                self.run.publish(wire::event::session_compacted(&self.scene.session.id)).await;
+            }
             // What follows is seen by the next look at the conversation.
             outcome.ends_with = None;
         }

@@ -97,7 +97,9 @@ pub(crate) async fn init(
 ) -> Result<Response, Error> {
     let root = Node::root(body.as_ref());
     root.object()?;
-    let model = format!("{}/{}", root.field("providerID").text()?, root.field("modelID").text()?);
+    // The first key that is missing is named, in OpenCode's order.
+    let model = root.field("modelID").text()?.to_owned();
+    let model = format!("{}/{model}", root.field("providerID").text()?);
     let command = Command {
         message_id: Some(root.field("messageID").id()?),
         model: Some(model),
