@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use testkit::client::{parts_of, text_of};
 use testkit::model::{Gate, Usage};
-use testkit::{Answer, BOUND, Client, Mode, Reply, World, WorldSpec, eventually, transcript};
+use testkit::{Answer, BOUND, Client, Failpoint, Mode, Reply, World, WorldSpec, eventually, transcript};
 
 async fn summarize(client: &Client, id: &str, body: Value) -> Reply {
     client.post(&format!("/session/{id}/summarize"), &body).await
@@ -168,4 +168,129 @@ async fn a_summary_that_a_death_broke_off_is_made_again_by_whoever_goes_on() {
     let shown = said(&world.model.main_requests().pop().unwrap().body);
     assert_eq!(shown[1].1, "the WHOLE summary", "{shown:#?}");
     assert_eq!(transcript::user_texts(&world.model.main_requests().pop().unwrap().body).len(), 2);
+}
+
+#[tokio::test]
+async fn the_newest_turns_are_kept_beside_a_summary_as_far_as_there_is_room() {
+    let config = json!({"compaction": {"preserve_recent_tokens": 2000}});
+    let world = World::start_with(WorldSpec { config, ..WorldSpec::default() }).await;
+    let long = "many words ".repeat(1000);
+    world.model.script([&long, "two", "three", "SUMMARY", "four", "NEXT SUMMARY", "five"].map(Answer::say));
+    let id = world.session().await;
+    let client = world.client();
+    for prompt in ["first", "second", "third"] {
+        world.prompt(&id, prompt).await;
+    }
+    assert_eq!(summarize(&client, &id, model()).await.ok(), json!(true));
+    let messages = world.messages(&id).await;
+    let tail = |message: &Value| parts_of(message)[0]["tail_start_id"].clone();
+    assert_eq!(tail(&messages[6]), messages[2]["info"]["id"], "{messages:#?}");
+    world.prompt(&id, "fourth").await;
+    let texts = |asked: usize| -> Vec<String> {
+        said(&world.model.main_requests()[asked].body).into_iter().map(|(_, text)| text).skip(1).collect()
+    };
+    let made_from = &said(&world.model.main_requests()[3].body)[0].1;
+    assert!(made_from.contains("first") && !made_from.contains("second"), "{made_from}");
+    assert_eq!(texts(4), ["SUMMARY", "second", "two", "third", "three", "fourth"]);
+
+    // The next summary is made of the former one and of what is not kept any more.
+    assert_eq!(summarize(&client, &id, model()).await.ok(), json!(true));
+    world.prompt(&id, "fifth").await;
+    let made_from = &said(&world.model.main_requests()[5].body)[0].1;
+    assert!(made_from.contains("SUMMARY") && made_from.contains("two") && !made_from.contains("third"), "{made_from}");
+    assert_eq!(texts(6), ["NEXT SUMMARY", "third", "three", "fourth", "four", "fifth"]);
+}
+
+#[tokio::test]
+async fn a_conversation_is_shortened_once_where_what_filled_it_is_kept() {
+    let world = World::start_with(small_context()).await;
+    let full = Usage { prompt: 19000, completion: 500, ..Usage::default() };
+    let call = json!({"command": "echo a", "description": "a"});
+    let big = Answer::new().text("big one").tool_call("call_1", "bash", call).finish("tool_calls", full);
+    let rest = ["AUTO SUMMARY", "continued"].map(Answer::say);
+    world.model.script([Answer::say("one"), Answer::say("two"), big].into_iter().chain(rest));
+    let id = world.session().await;
+    for prompt in ["first", "second"] {
+        world.prompt(&id, prompt).await;
+    }
+    assert_eq!(text_of(&world.prompt(&id, "fill the context").await), "continued");
+    let shown = said(&world.model.main_requests()[4].body);
+    let texts: Vec<&str> = shown.iter().map(|(_, text)| text.as_str()).skip(1).take(4).collect();
+    assert_eq!(texts, ["AUTO SUMMARY", "second", "two", "fill the context"]);
+    assert_eq!(world.model.main_requests().len(), 5, "it is not shortened again");
+}
+
+/// Outputs may be large, and are taken out of sight when they are old.
+fn pruning() -> WorldSpec {
+    let config = json!({"compaction": {"prune": true}, "tool_output": {"max_bytes": 1_000_000, "max_lines": 100_000}});
+    let args = ["--lease-ttl", "3s", "--tick", "500ms"].map(str::to_owned).to_vec();
+    WorldSpec { config, args, failpoints: true, ..WorldSpec::default() }
+}
+
+/// A turn whose tool prints so much that it is old two turns later; then a second turn. Returns the tool's part.
+async fn much_printed(world: &World, id: &str) -> Value {
+    let call = json!({"command": "yes 0123456789 | head -c 250000", "description": "prints much"});
+    let printed = Answer::new().tool_call("call_1", "bash", call).finish("tool_calls", Usage::default());
+    world.model.script([printed, Answer::say("one"), Answer::say("two")]);
+    for prompt in ["first", "second"] {
+        world.prompt(id, prompt).await;
+    }
+    let part = tool_part(&world.messages(id).await);
+    assert!(part["state"]["time"].get("compacted").is_none(), "the newest turns are kept");
+    part
+}
+
+fn tool_part(messages: &[Value]) -> Value {
+    messages.iter().flat_map(parts_of).find(|part| part["type"] == "tool").cloned().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn old_outputs_of_tools_are_taken_out_of_the_models_sight_and_stay_stored() {
+    let world = World::start_with(pruning()).await;
+    let id = world.session().await;
+    let part = much_printed(&world, &id).await;
+    world.model.script(["three", "four"].map(Answer::say));
+    let mut events = world.events(1).await;
+    world.prompt(&id, "third").await;
+    let told = events.until_kind(BOUND, "message.part.updated").await;
+    let mut told = told.properties()["part"].clone();
+    while told["type"] != "tool" {
+        told = events.until_kind(BOUND, "message.part.updated").await.properties()["part"].clone();
+    }
+    assert!(told["state"]["time"]["compacted"].is_number());
+    for number in 0..3 {
+        let read = tool_part(&world.at(number).messages(&id).await);
+        assert!(read["state"]["time"]["compacted"].is_number(), "replica {number}");
+        assert_eq!(read["state"]["output"], part["state"]["output"], "replica {number}: it stays stored");
+    }
+    world.prompt(&id, "fourth").await;
+    let asked = world.model.main_requests();
+    let size = |number: usize| asked[number].body["messages"].to_string().len();
+    assert!(size(3) > 250_000, "the turn in which it becomes old is shown it still");
+    assert!(size(4) < 100_000, "{}", size(4));
+}
+
+#[tokio::test]
+async fn outputs_that_a_death_left_in_sight_go_when_the_run_is_taken_over() {
+    if !Mode::is_fleet_or_skip() {
+        return;
+    }
+    let mut world = World::start_with(pruning()).await;
+    let id = world.session().await;
+    let part = much_printed(&world, &id).await;
+    world.model.script([Answer::say("three")]);
+    let point = Failpoint::before("rename", part["id"].as_str().unwrap_or_default());
+    let armed = world.replica(0).kill_at(&point);
+    let path = format!("/session/{id}/message");
+    let body = json!({"parts": [{"type": "text", "text": "third"}]}).to_string().into_bytes();
+    let kind = [("content-type", "application/json")];
+    assert!(world.at(0).try_send(reqwest::Method::POST, &path, &kind, Some(body)).await.is_err());
+    armed.reached(BOUND).await;
+    world.replica(0).kill9();
+    eventually(BOUND, "the session to rest", || async { (world.at(1).status(&id).await == "idle").then_some(()) })
+        .await;
+    let messages = world.at(2).messages(&id).await;
+    assert!(tool_part(&messages)["state"]["time"]["compacted"].is_number());
+    assert_eq!(text_of(messages.last().unwrap()), "three");
+    assert_eq!(world.model.main_requests().len(), 4, "the model is not asked again");
 }

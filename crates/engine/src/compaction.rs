@@ -1,19 +1,19 @@
 //! Compaction: a conversation that grew too long goes on from a summary of it.
 
 use crate::api::{Accepted, EngineError, Prompt, RequestName, Scope, TicketRef};
-use crate::commit::body;
+use crate::commit::{Decision, body};
 use crate::engine::Engine;
-use crate::request::{MAX_OUTPUT, base_request};
+use crate::request::{CLEARED, MAX_OUTPUT, base_request};
 use crate::run::{Run, message_record};
 use crate::step::{Outcome, Scene};
 use crate::turn::Transcript;
 use coordination::SessionKey;
 use models::{ChatMessage, ChatRequest, UserContent};
-use run_protocol::Spent;
+use run_protocol::{RecordVersion, Spent};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use storage::{Record, Write};
-use wire::ids::SessionId;
+use wire::ids::{MessageId, SessionId};
 use wire::message::{AssistantMessage, Message, MessageTime, MessageWithParts, UserMessage, UserModel};
 use wire::part::{Part, PartKind, TextPart, ToolState};
 use wire::tenant::Tenant;
@@ -26,11 +26,17 @@ const GO_ON: &str = "Go on with the work if something is left to do; if it is no
 const SHORTEN: &str = "Shorten the conversation that follows.";
 /// OpenCode keeps so many tokens free where the configuration does not say.
 const RESERVED: u64 = 20_000;
+/// So many of the newest turns are kept beside a summary at most, where the configuration does not say.
+const TAIL_TURNS: u64 = 2;
+/// They may have a quarter of what a conversation may have: not less tokens than this,
+const LEAST_TAIL: u64 = 2_000;
+/// and not more than this.
+const MOST_TAIL: u64 = 15_000;
 /// Characters of a tool's output that the summary is made from.
 const OUTPUT_CHARS: usize = 2_000;
 
 /// What a part asks for that wants a conversation to be shortened.
-#[derive(Clone, Copy, Debug, Default, serde::Deserialize)]
+#[derive(Clone, Debug, Default, serde::Deserialize)]
 pub(crate) struct Compaction {
     /// Not asked for by a person: the work goes on afterwards.
     #[serde(default)]
@@ -38,6 +44,9 @@ pub(crate) struct Compaction {
     /// The provider refused the conversation: its last prompt is asked again afterwards.
     #[serde(default)]
     overflow: bool,
+    /// The message from which on the conversation is kept beside the summary.
+    #[serde(default)]
+    tail_start_id: Option<MessageId>,
 }
 
 impl Compaction {
@@ -58,7 +67,7 @@ impl Compaction {
     }
 
     /// True where the work goes on afterwards.
-    pub(crate) fn goes_on(self) -> bool {
+    pub(crate) fn goes_on(&self) -> bool {
         self.auto
     }
 }
@@ -68,7 +77,8 @@ pub(crate) fn is_final(answer: &AssistantMessage) -> bool {
     answer.error.is_some() || answer.finish.as_deref().is_some_and(|finish| finish != "unknown")
 }
 
-fn is_summary_message(answer: &AssistantMessage) -> bool {
+/// True for an answer that is a summary.
+pub(crate) fn is_summary_message(answer: &AssistantMessage) -> bool {
     answer.summary == Some(Value::Bool(true))
 }
 
@@ -83,24 +93,99 @@ pub(crate) fn summary_of<'a>(
     messages.iter().find(|message| message.info.assistant().is_some_and(is_summary))
 }
 
-/// What of a conversation a model is shown: the newest summary and what came after it was asked for.
+/// The newest request to shorten that came to a summary: its place, what it asks for, and the summary.
+fn newest_summary(messages: &[Arc<MessageWithParts>]) -> Option<(usize, Compaction, &Arc<MessageWithParts>)> {
+    messages.iter().enumerate().rev().find_map(|(at, message)| {
+        let asked = Compaction::in_message(message)?;
+        Some((at, asked, summary_of(messages, message)?))
+    })
+}
+
+/// What of a conversation a model is shown: the newest summary, the tail that was kept beside it, and what came after it was
+/// asked for.
 pub(crate) fn shown(messages: &[Arc<MessageWithParts>]) -> Vec<Arc<MessageWithParts>> {
-    let found = messages.iter().enumerate().rev().find_map(|(at, message)| {
-        Compaction::in_message(message)?;
-        Some((at, summary_of(messages, message)?))
-    });
-    let Some((at, summary)) = found else { return messages.to_vec() };
+    let Some((at, asked, summary)) = newest_summary(messages) else { return messages.to_vec() };
     let mut kept = vec![messages[at].clone(), summary.clone()];
+    if let Some(tail) = asked.tail_start_id.as_ref()
+        && let Some(from) = messages[..at].iter().position(|message| message.info.id() == tail)
+    {
+        let places = (from..at).filter(|&place| !is_of_compaction(&messages[place]) && !is_refused(&messages[place..]));
+        kept.extend(places.map(|place| messages[place].clone()));
+    }
     kept.extend(messages[at + 1..].iter().filter(|message| message.info.id() != summary.info.id()).cloned());
     kept
+}
+
+/// A request to shorten, or its answer.
+fn is_of_compaction(message: &MessageWithParts) -> bool {
+    Compaction::in_message(message).is_some() || message.info.assistant().is_some_and(is_summary_message)
+}
+
+/// True where the first message is a prompt that the provider refused: it was asked again after a summary.
+fn is_refused(messages: &[Arc<MessageWithParts>]) -> bool {
+    let mut prompts = messages.iter().filter(|message| message.info.user().is_some());
+    let is_prompt = messages.first().is_some_and(|first| first.info.user().is_some());
+    let next = prompts.nth(1).and_then(|next| Compaction::in_message(next));
+    is_prompt && next.is_some_and(|asked| asked.overflow)
+}
+
+/// Where the prompt is that the provider refused: the last one.
+fn place_of_refused(before: &[Arc<MessageWithParts>]) -> usize {
+    before.iter().rposition(|message| message.info.user().is_some()).unwrap_or(before.len())
+}
+
+/// What of a conversation a summary is made of, and the message that the kept tail begins with: the newest turns stay as
+/// they are, as far as there is room for them. Nothing is kept where nothing would be left for the summary.
+fn split(
+    scene: &Scene,
+    transcript: &Transcript,
+    asked: &Compaction,
+) -> (Vec<Arc<MessageWithParts>>, Option<MessageId>) {
+    let mut all = shown(&transcript.messages);
+    all.truncate(all.iter().position(|message| *message.info.id() == scene.user.id).unwrap_or(all.len()));
+    if asked.overflow {
+        // The prompt that was refused is asked again; the summary is of what came before.
+        all.truncate(place_of_refused(&all));
+    }
+    let config = &scene.instance.config["compaction"];
+    let most_turns = config["tail_turns"].as_u64().unwrap_or(TAIL_TURNS);
+    let room = config["preserve_recent_tokens"]
+        .as_u64()
+        .unwrap_or_else(|| (usable(scene, config) / 4).clamp(LEAST_TAIL, MOST_TAIL));
+    let (mut from, mut end, mut turns, mut size) = (all.len(), all.len(), 0, 0);
+    for at in (0..all.len()).rev() {
+        if all[at].info.user().is_none() || Compaction::in_message(&all[at]).is_some() {
+            continue;
+        }
+        turns += 1;
+        size += all[at..end].iter().map(|message| tokens(&told(message, usize::MAX)) as u64).sum::<u64>();
+        if turns > most_turns || size > room {
+            break;
+        }
+        (from, end) = (at, at);
+    }
+    if from == 0 || from == all.len() {
+        return (all, None);
+    }
+    let tail = all[from].info.id().clone();
+    all.truncate(from);
+    (all, Some(tail))
+}
+
+/// How many tokens a text comes to, about.
+pub(crate) fn tokens(text: &str) -> usize {
+    text.chars().count() / 4
 }
 
 /// True where the newest step used more than leaves room for the next one.
 pub(crate) fn is_due(scene: &Scene, transcript: &Transcript) -> bool {
     let config = &scene.instance.config["compaction"];
-    let Some(usable) = usable(scene, config) else { return false };
-    let messages = shown(&transcript.messages);
-    let newest = messages.iter().rev().filter_map(|message| message.info.assistant()).find(|m| m.finish.is_some());
+    if config["auto"] == false || scene.model.limit.context == 0 {
+        return false;
+    }
+    let usable = usable(scene, config);
+    let answers = transcript.messages.iter().rev().filter_map(|message| message.info.assistant());
+    let newest = answers.into_iter().find(|message| message.finish.is_some());
     newest.filter(|message| !is_summary_message(message)).is_some_and(|message| {
         let tokens = &message.tokens;
         let sum = tokens.input + tokens.output + tokens.cache.read + tokens.cache.write;
@@ -108,26 +193,22 @@ pub(crate) fn is_due(scene: &Scene, transcript: &Transcript) -> bool {
     })
 }
 
-/// Tokens that a conversation may have; none where it is never shortened by itself.
-fn usable(scene: &Scene, config: &Value) -> Option<u64> {
+/// Tokens that a conversation may have; zero where nobody knows.
+fn usable(scene: &Scene, config: &Value) -> u64 {
     let limit = &scene.model.limit;
-    if config["auto"] == false || limit.context == 0 {
-        return None;
-    }
     let output = if limit.output == 0 { MAX_OUTPUT } else { limit.output.min(MAX_OUTPUT) };
-    Some(match limit.input {
+    match limit.input {
         Some(input) => input.saturating_sub(config["reserved"].as_u64().unwrap_or(RESERVED.min(output))),
         None => limit.context.saturating_sub(output),
-    })
+    }
 }
 
 /// True where a conversation that its provider refused shall be shortened: not twice without a step between.
 pub(crate) fn may_shorten(scene: &Scene, transcript: &Transcript) -> bool {
-    let messages = shown(&transcript.messages);
-    let shortened =
-        messages.first().and_then(|first| Compaction::in_message(first)).is_some_and(|asked| asked.overflow);
-    let stepped =
-        messages.iter().filter_map(|m| m.info.assistant()).any(|m| m.finish.is_some() && !is_summary_message(m));
+    let newest = newest_summary(&transcript.messages);
+    let shortened = newest.as_ref().is_some_and(|(_, asked, _)| asked.overflow);
+    let since = &transcript.messages[newest.map_or(0, |(at, ..)| at)..];
+    let stepped = since.iter().filter_map(|m| m.info.assistant()).any(|m| m.finish.is_some() && !is_summary_message(m));
     scene.instance.config["compaction"]["auto"] != false && (!shortened || stepped)
 }
 
@@ -199,25 +280,47 @@ async fn say(run: &Run, like: &UserMessage, kinds: Vec<PartKind>) -> Result<Outc
     Ok(Outcome { message: None, spent: Spent::default(), ends_with: None })
 }
 
-/// What the model is asked that makes the summary.
-pub(crate) fn request(scene: &Scene, transcript: &Transcript, asked: Compaction) -> ChatRequest {
-    let all = shown(&transcript.messages);
-    let mut until = all.iter().position(|message| *message.info.id() == scene.user.id).unwrap_or(all.len());
-    if asked.overflow {
-        // The prompt that was refused is asked again; the summary is of what came before.
-        until = all[..until].iter().rposition(|message| message.info.user().is_some()).unwrap_or(until);
-    }
+/// What the model is asked that makes the summary, and the message that the kept tail begins with.
+pub(crate) fn request(scene: &Scene, transcript: &Transcript, asked: &Compaction) -> (ChatRequest, Option<MessageId>) {
+    let (summarized, tail) = split(scene, transcript, asked);
     let mut text = String::from(SHORTEN);
-    for message in &all[..until] {
-        text.push_str(&told(message));
+    for message in &summarized {
+        text.push_str(&told(message, OUTPUT_CHARS));
     }
     let system = scene.agent.prompt.clone().unwrap_or_default();
     let messages = vec![ChatMessage::System(system), ChatMessage::User(vec![UserContent::Text(text)])];
-    base_request(scene, &scene.model, messages)
+    (base_request(scene, &scene.model, messages), tail)
 }
 
-/// A message as the summary's maker reads it.
-fn told(message: &MessageWithParts) -> String {
+/// Records with a request to shorten which tail is kept beside its summary: before there is a summary.
+pub(crate) async fn keep_tail(run: &Run, user: &UserMessage, tail: MessageId) -> Result<(), EngineError> {
+    let (id, tail) = (user.id.clone(), json!(tail));
+    let (head, part) = run
+        .head_commit(move |_, at| {
+            let parts = at.message(&id)?.map(|message| message.parts).unwrap_or_default();
+            let Some(mut part) = parts.into_iter().find(|part| Compaction::of(part).is_some()) else {
+                return Ok(Decision::Leave(None));
+            };
+            match &mut part.kind {
+                PartKind::Other(fields) if fields.get("tail_start_id") != Some(&tail) => {
+                    fields.insert("tail_start_id".into(), tail.clone());
+                }
+                _ => return Ok(Decision::Leave(None)),
+            }
+            let record = Record::Part { message: id.clone(), id: part.id.clone() };
+            Ok(Decision::Write(vec![Write::Put(record, body(&part)?)], Some(part)))
+        })
+        .await?;
+    if let Some(part) = part {
+        let version = Some((part.id.to_string(), RecordVersion::head(head.rev)));
+        let happened = wire::event::part_updated(&part, run.engine.now_ms());
+        run.engine.publish(&run.origin, happened, version).await;
+    }
+    Ok(())
+}
+
+/// A message as the summary's maker reads it, with so much of each output.
+fn told(message: &MessageWithParts, output_chars: usize) -> String {
     let who = if message.info.user().is_some() { "user" } else { "assistant" };
     let mut text = String::new();
     for part in &message.parts {
@@ -228,11 +331,12 @@ fn told(message: &MessageWithParts) -> String {
             }
             PartKind::Tool(call) => {
                 let (input, outcome) = match &call.state {
+                    ToolState::Completed { input, time, .. } if time.compacted.is_some() => (input, CLEARED),
                     ToolState::Completed { input, output, .. } => (input, output.as_str()),
                     ToolState::Error { input, error, .. } => (input, error.as_str()),
                     ToolState::Pending { input, .. } | ToolState::Running { input, .. } => (input, "interrupted"),
                 };
-                let outcome: String = outcome.chars().take(OUTPUT_CHARS).collect();
+                let outcome: String = outcome.chars().take(output_chars).collect();
                 text.push_str(&format!("\n[called {} with {input}]\n[it gave: {outcome}]", call.tool));
             }
             _ => {}

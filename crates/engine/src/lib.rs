@@ -22,6 +22,7 @@ mod fork;
 mod instances;
 mod named;
 mod prompt;
+mod prune;
 mod publish;
 mod replica;
 mod request;

@@ -22,7 +22,7 @@ const BROKEN_OFF: &str = "The answer above broke off in the middle. Go on from t
 const LAST_STEP: &str = "This was the last step that is allowed here. I call no more tools: I say what is done, what is \
                          left, and what to do next.";
 /// What the model reads in place of an old output that was taken out of its sight.
-const CLEARED: &str = "[This output is old and was cleared]";
+pub(crate) const CLEARED: &str = "[This output is old and was cleared]";
 /// What the model reads in place of a call's outcome that nobody knows.
 const INTERRUPTED: &str = "[Tool execution was interrupted]";
 

@@ -35,6 +35,9 @@ pub(crate) struct Settled {
 impl Run {
     /// The final look, then the release. None: there is more to do.
     pub(crate) async fn settle(&self, seen: u64, answer: Settled) -> Result<Option<End>, EngineError> {
+        if answer.alone.is_none() {
+            self.prune().await?;
+        }
         let now = self.engine.now_ms();
         let given = answer.clone();
         let diffs = match &answer.user {

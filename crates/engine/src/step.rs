@@ -87,7 +87,10 @@ pub(crate) async fn step(
             };
             let mut message = transcript.empty_dangling(&scene.user).unwrap_or_else(|| new_message(run, &scene));
             message.summary = Some(json!(true));
-            let request = crate::compaction::request(&scene, &transcript, asked);
+            let (request, tail) = crate::compaction::request(&scene, &transcript, &asked);
+            if let Some(tail) = tail {
+                crate::compaction::keep_tail(run, &scene.user, tail).await?;
+            }
             let scene = Arc::new(scene);
             let mut writing = Writing {
                 run,
@@ -103,7 +106,7 @@ pub(crate) async fn step(
                 start: None,
                 changes: Changes::default(),
             };
-            return writing.shorten(request, asked, first).await;
+            return writing.shorten(request, &asked, first).await;
         }
         Next::GoOn { user, asked } => return crate::compaction::go_on(run, &transcript, &user, asked).await,
         Next::Subtask { user, asked, begun } => {

@@ -38,7 +38,7 @@ impl Writing<'_> {
     pub(super) async fn shorten(
         &mut self,
         request: models::ChatRequest,
-        asked: Compaction,
+        asked: &Compaction,
         first: bool,
     ) -> Result<Outcome, EngineError> {
         if !first {
