@@ -379,3 +379,54 @@ async fn a_command_a_shell_and_a_sub_agent_are_shown_in_the_terminal() {
     let screen = attached.terminal.until_shows(CLIENT_BOUND, "the sub-agent found it").await;
     assert!(screen.contains("look around"), "{screen}");
 }
+
+impl Attached {
+    /// Carries out a command of the terminal's own: it is offered first.
+    async fn choose(&self, command: &str, offered: &str) {
+        self.terminal.type_text(command);
+        self.terminal.until_shows(CLIENT_BOUND, offered).await;
+        self.terminal.press("Enter");
+    }
+}
+
+#[tokio::test]
+async fn a_conversation_is_taken_back_compacted_planned_on_and_forked_in_the_terminal() {
+    let Some(attached) = attach(WorldSpec::default()).await else { return };
+    let (world, terminal) = (&attached.world, &attached.terminal);
+    let answers = ["the first answer", "the second answer", "the SUMMARY text", "the plan", "in the fork"];
+    world.model.script(answers.map(Answer::say));
+    for (prompt, answer) in [("first question", answers[0]), ("second question", answers[1])] {
+        attached.prompt(prompt);
+        terminal.until_shows(CLIENT_BOUND, answer).await;
+        terminal.until(CLIENT_BOUND, "end of the spinner", at_rest).await;
+    }
+    attached.choose("/undo", "Undo previous message").await;
+    // The prompt that was taken back stands where one types.
+    let taken_back = |screen: &str| screen.contains("1 message reverted") && screen.contains("second question");
+    let screen = terminal.until(CLIENT_BOUND, "the prompt taken back", taken_back).await;
+    assert!(!screen.contains("the second answer"), "{screen}");
+    terminal.press("C-c");
+    terminal.until(CLIENT_BOUND, "an empty line", |screen| !screen.contains("second question")).await;
+    attached.choose("/redo", "Redo").await;
+    terminal.until_shows(CLIENT_BOUND, "the second answer").await;
+
+    attached.choose("/compact", "Compact session").await;
+    terminal.until_shows(CLIENT_BOUND, "the SUMMARY text").await;
+    terminal.until(CLIENT_BOUND, "end of the spinner", at_rest).await;
+    terminal.press("Tab");
+    terminal.until(CLIENT_BOUND, "the agent plan", |screen| screen.contains("Plan · M Fake")).await;
+    attached.prompt("plan something");
+    terminal.until_shows(CLIENT_BOUND, "the plan").await;
+    terminal.until(CLIENT_BOUND, "end of the spinner", at_rest).await;
+    let planned = world.model.main_requests().pop().unwrap().body;
+    let texts = transcript::user_texts(&planned);
+    assert!(texts.len() == 2 && texts[1].starts_with("plan something"), "{texts:?}");
+
+    attached.choose("/fork", "Fork session").await;
+    terminal.until_shows(CLIENT_BOUND, "Full session").await;
+    terminal.press("Enter");
+    terminal.until_shows(CLIENT_BOUND, "(fork #1)").await;
+    attached.prompt("go on");
+    terminal.until_shows(CLIENT_BOUND, "in the fork").await;
+    assert_eq!(world.client().get("/session").await.ok().as_array().unwrap().len(), 2);
+}
