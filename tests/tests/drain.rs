@@ -64,6 +64,26 @@ async fn a_draining_replica_hands_its_run_over_and_answers_its_caller() {
 }
 
 #[tokio::test]
+async fn a_second_signal_ends_a_draining_replica_at_once_and_its_run_goes_on() {
+    if !Mode::is_fleet_or_skip() {
+        return;
+    }
+    let mut world = stopping(&["--drain-notice", "1h", "--drain-deadline", "2h"]).await;
+    let (id, _gate) = in_the_first_of_two_prompts(&world, 0).await;
+    world.replica(0).term();
+    until_draining(&world, 0).await;
+    world.replica(0).term();
+    let ended = world.replica(0).wait_exit(BOUND).await;
+    assert_eq!(ended.code(), Some(1), "{}", world.replica(0).stderr());
+    assert!(world.replica(0).stderr().contains("asked to stop twice"), "{}", world.replica(0).stderr());
+    eventually(BOUND, "the work to go on", || async {
+        (world.at(1).status(&id).await == "idle").then_some(())
+    })
+    .await;
+    assert_eq!(text_of(world.at(1).messages(&id).await.last().unwrap()), "two");
+}
+
+#[tokio::test]
 async fn a_run_that_waits_for_a_permission_is_handed_over_at_once_and_waits_on_the_same_ask() {
     if !Mode::is_fleet_or_skip() {
         return;

@@ -44,13 +44,13 @@ async fn hundreds_of_runs_of_a_dead_replica_are_spread_over_the_others() {
         world.at(0).prompt_async(&id, "go").await;
         ids.push(id);
     }
-    world.model.wait_main_requests(count, BOUND).await;
+    world.model.wait_main_requests(count, BOUND * rounds(1) as u32).await;
     is_over.store(true, Ordering::Relaxed);
     world.replica(0).kill9();
     let began = Instant::now();
     for id in &ids {
         let client = world.at(1);
-        eventually(BOUND, "each run to be finished", || async { (client.status(id).await == "idle").then_some(()) })
+        eventually(BOUND * rounds(1) as u32, "each run to be finished", || async { (client.status(id).await == "idle").then_some(()) })
             .await;
         assert_eq!(text_of(client.messages(id).await.last().unwrap()), "answered");
         assert_eq!(world.model.concurrent_runs(id), 1);

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use storage::{DirectoryLock, Store, StoreError};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::clock::Entropy;
@@ -31,9 +32,9 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// The pace of the demo's answers, per word.
 const DEMO_DELAY: Duration = Duration::from_millis(40);
 
-/// Runs a replica until SIGTERM or SIGINT, then drains it.
+/// Runs a replica until SIGTERM or SIGINT, then drains it. A second signal ends it at once.
 ///
-/// Errors: one line when it cannot start.
+/// Errors: one line when it cannot start, and when it was ended before it was drained.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -71,17 +72,35 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         drain: drain.clone(),
         tenant: Tenant::default(),
     };
-    let mut serving = tokio::spawn(server::serve(listener, app, shutdown.clone()));
+    let serving = tokio::spawn(server::serve(listener, app, shutdown.clone()));
     println!("flotilla listening on http://{address}");
     tracing::info!(replica = engine.replica(), version = env!("CARGO_PKG_VERSION"), "ready");
 
+    let mut asked = async || {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    asked().await;
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+        stopped = stop(&settings, engine, serving, shutdown, drain) => stopped,
+        // Somebody is in a hurry. Others find what it had, as after any death.
+        () = asked() => Err(anyhow::anyhow!("asked to stop twice: ended at once")),
     }
+}
+
+/// Drains, and ends what serves.
+async fn stop(
+    settings: &Settings,
+    engine: Engine,
+    mut serving: JoinHandle<()>,
+    shutdown: CancellationToken,
+    drain: CancellationToken,
+) -> anyhow::Result<()> {
     tracing::info!("draining");
     let deadline = Instant::now() + settings.drain_deadline;
-    let last_call = Instant::now() + last_call(&settings);
+    let last_call = Instant::now() + last_call(settings);
     let handing_over = tokio::spawn({
         let engine = engine.clone();
         async move { engine.drain().await }
