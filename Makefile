@@ -1,4 +1,4 @@
-.PHONY: run test bench mutants contrast prove chaos clean
+.PHONY: run test bench mutants contrast prove chaos versions clean
 
 # A local fleet on http://127.0.0.1:4096. More by ARGS: make run ARGS="--demo --replicas 5"
 run:
@@ -41,6 +41,10 @@ chaos:
 	cargo build -q --locked -p flotilla -p suite
 	@debug=$${CARGO_TARGET_DIR:-target}/debug; FLOTILLA_BIN=$$(realpath $$debug/flotilla) $$debug/chaos \
 		--seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
+
+# A fleet of two builds: what is here, and OLD=commit. Each replica that starts is of the other one.
+versions:
+	@scripts/two_versions.sh $(OLD)
 
 clean:
 	cargo clean

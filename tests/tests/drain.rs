@@ -76,10 +76,7 @@ async fn a_second_signal_ends_a_draining_replica_at_once_and_its_run_goes_on() {
     let ended = world.replica(0).wait_exit(BOUND).await;
     assert_eq!(ended.code(), Some(1), "{}", world.replica(0).stderr());
     assert!(world.replica(0).stderr().contains("asked to stop twice"), "{}", world.replica(0).stderr());
-    eventually(BOUND, "the work to go on", || async {
-        (world.at(1).status(&id).await == "idle").then_some(())
-    })
-    .await;
+    eventually(BOUND, "the work to go on", || async { (world.at(1).status(&id).await == "idle").then_some(()) }).await;
     assert_eq!(text_of(world.at(1).messages(&id).await.last().unwrap()), "two");
 }
 

@@ -50,8 +50,10 @@ async fn hundreds_of_runs_of_a_dead_replica_are_spread_over_the_others() {
     let began = Instant::now();
     for id in &ids {
         let client = world.at(1);
-        eventually(BOUND * rounds(1) as u32, "each run to be finished", || async { (client.status(id).await == "idle").then_some(()) })
-            .await;
+        eventually(BOUND * rounds(1) as u32, "each run to be finished", || async {
+            (client.status(id).await == "idle").then_some(())
+        })
+        .await;
         assert_eq!(text_of(client.messages(id).await.last().unwrap()), "answered");
         assert_eq!(world.model.concurrent_runs(id), 1);
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::process::{Finished, Launch};
@@ -27,6 +28,14 @@ pub fn flotilla_binary() -> PathBuf {
         assert!(built.success(), "cargo build -p flotilla failed");
     }
     binary
+}
+
+/// The binary of a replica that starts: [`flotilla_binary`], or in turn with it the one that `FLOTILLA_OTHER_BIN` names. So a
+/// fleet is of two builds, and a replica that starts again is of the other.
+pub(crate) fn next_replica_binary() -> PathBuf {
+    static STARTED: AtomicUsize = AtomicUsize::new(0);
+    let other = std::env::var_os("FLOTILLA_OTHER_BIN").filter(|_| STARTED.fetch_add(1, Ordering::Relaxed) % 2 == 1);
+    other.map_or_else(flotilla_binary, PathBuf::from)
 }
 
 /// The root of the repository.

@@ -10,6 +10,7 @@ use tempfile::TempDir;
 
 use crate::failpoint::{Armed, Failpoint};
 pub use crate::install::flotilla_binary;
+use crate::install::next_replica_binary;
 use crate::polling::free_port;
 use crate::process::{Launch, Process};
 use crate::usage::{self, Usage};
@@ -157,7 +158,7 @@ impl Replica {
 }
 
 fn launch(spec: &ReplicaSpec, port: u16, home: &TempDir) -> Process {
-    let mut command = spec.wrapper.iter().map(OsString::from).chain([flotilla_binary().into_os_string()]);
+    let mut command = spec.wrapper.iter().map(OsString::from).chain([next_replica_binary().into_os_string()]);
     let program = command.next().expect("the binary at least");
     let mut launch = Launch::new(format!("replica {} on {port}", spec.name), program)
         .args(command)
