@@ -40,6 +40,9 @@ async fn a_prompt_that_is_sent_again_with_its_key_is_run_once() {
 
     let long = world.client().with_header("idempotency-key", &"x".repeat(256));
     assert_eq!(long.post(&path, &body).await.status, 400);
+    // Which of two would count?
+    let two = world.client().with_header("idempotency-key", "k-2").with_header("idempotency-key", "k-3");
+    assert_eq!(two.post(&path, &body).await.status, 400);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use storage::{Imported, Record, StoreError};
+use storage::{Imported, Record, StoreError, TenantStore};
 use wire::message::Message;
 use wire::part::Part;
 use wire::session::Session;
@@ -34,23 +34,38 @@ struct Entry {
 /// Records and what they hold.
 type Records = Vec<(Record, Vec<u8>)>;
 
-/// Takes in one file after the other, and says a line of each.
+/// Takes in one file after the other, and says a line of each, also of those that cannot be taken in.
 ///
-/// Errors: one line, of the first file that cannot be taken in. Those before it are taken in.
+/// Errors: why the only file cannot be taken in, or how many of several.
 pub fn run(settings: &ImportSettings, files: &[PathBuf]) -> anyhow::Result<()> {
     let store = open_store(&settings.data_dir, settings.durability.into())?.tenant(&Tenant::default());
+    if let [file] = files {
+        return take_in(&store, file);
+    }
+    let mut failed = 0;
     for file in files {
-        let shown = file.display();
-        let document = read(file).with_context(|| shown.to_string())?;
-        let (session, head, records) = records(document).with_context(|| shown.to_string())?;
-        match store.import_session(&session.id, &head, &records) {
-            Ok(Imported::New) => println!("{} imported: {}", session.id, session.title),
-            Ok(Imported::Known) => println!("{} is here already", session.id),
-            Err(StoreError::Exists) => {
-                bail!("{shown}: {} is here with another content, or was deleted here", session.id)
-            }
-            Err(error) => return Err(anyhow!(error).context(shown.to_string())),
+        if let Err(error) = take_in(&store, file) {
+            eprintln!("flotilla: {}", format!("{error:#}").replace('\n', " "));
+            failed += 1;
         }
+    }
+    match failed {
+        0 => Ok(()),
+        _ => bail!("{failed} of {} files were not taken in", files.len()),
+    }
+}
+
+fn take_in(store: &TenantStore, file: &Path) -> anyhow::Result<()> {
+    let shown = file.display();
+    let document = read(file).with_context(|| shown.to_string())?;
+    let (session, head, records) = records(document).with_context(|| shown.to_string())?;
+    match store.import_session(&session.id, &head, &records) {
+        Ok(Imported::New) => println!("{} imported: {}", session.id, session.title),
+        Ok(Imported::Known) => println!("{} is here already", session.id),
+        Err(StoreError::Exists) => {
+            bail!("{shown}: {} is here with another content, or was deleted here", session.id)
+        }
+        Err(error) => return Err(anyhow!(error).context(shown.to_string())),
     }
     Ok(())
 }
@@ -59,7 +74,10 @@ fn read(file: &Path) -> anyhow::Result<Document> {
     if std::fs::metadata(file)?.len() > LARGEST {
         bail!("it is longer than {LARGEST} bytes");
     }
-    Ok(serde_json::from_slice(&std::fs::read(file)?)?)
+    let bytes = std::fs::read(file)?;
+    // Some editors put a mark before a text.
+    let text = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
+    Ok(serde_json::from_slice(text)?)
 }
 
 /// The records of a document, as the store takes them: each as it stands in the file, with the fields that are not known

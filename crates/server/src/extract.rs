@@ -165,11 +165,12 @@ impl FromRequestParts<Shared> for Name {
         let path = parts.uri.path().trim_end_matches("/prompt_async").trim_end_matches("/message");
         let query = parts.uri.query().unwrap_or_default();
         let route = format!("{} {path}?{query}", parts.method);
-        let key = match parts.headers.get("idempotency-key").map(HeaderValue::to_str) {
-            None => None,
-            Some(Ok(key)) if (1..=LONGEST_KEY).contains(&key.len()) => Some(Given::Key(key.to_owned())),
-            Some(_) => {
-                let message = format!("An Idempotency-Key has 1 to {LONGEST_KEY} visible characters");
+        let mut keys = parts.headers.get_all("idempotency-key").iter();
+        let key = match (keys.next().map(HeaderValue::to_str), keys.next()) {
+            (None, _) => None,
+            (Some(Ok(key)), None) if (1..=LONGEST_KEY).contains(&key.len()) => Some(Given::Key(key.to_owned())),
+            _ => {
+                let message = format!("A request has one Idempotency-Key, of 1 to {LONGEST_KEY} visible characters");
                 return Err(Error::Invalid { kind: Kind::Params, message });
             }
         };
