@@ -85,7 +85,7 @@ async fn what_a_later_version_added_to_records_outlives_all_work_on_them() {
         return;
     }
     let config = json!({"permission": {"bash": "ask"}});
-    let world = World::start_with(WorldSpec { config, ..WorldSpec::default() }).await;
+    let world = World::start_with(WorldSpec { config, beyond_contract: true, ..WorldSpec::default() }).await;
     let flotilla = world.data_dir().join("flotilla");
     let storage = world.data_dir().join("storage");
     let gate = Gate::new();
@@ -187,7 +187,7 @@ async fn a_session_whose_head_has_a_later_format_is_left_alone_and_harms_no_othe
     if !Mode::is_fleet_or_skip() {
         return;
     }
-    let world = World::start().await;
+    let world = World::start_with(WorldSpec { beyond_contract: true, ..WorldSpec::default() }).await;
     world.model.respond_with(|_| Answer::say("answered"));
     let (id, other) = (world.session().await, world.session().await);
     world.prompt(&id, "go").await;
@@ -216,7 +216,7 @@ async fn what_a_later_version_adds_in_redis_fails_nothing_and_is_passed_on() {
         return;
     }
     let args = ["--lease-ttl", "2s", "--tick", "300ms"].map(str::to_owned).to_vec();
-    let mut world = World::start_with(WorldSpec { args, ..WorldSpec::default() }).await;
+    let mut world = World::start_with(WorldSpec { args, beyond_contract: true, ..WorldSpec::default() }).await;
     let (first, second) = (Gate::new(), Gate::new());
     world.model.push(Answer::new().text("half ").wait(&first).stop());
     world.model.push(Answer::new().text("who").wait(&second).text("le").stop());

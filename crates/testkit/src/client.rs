@@ -10,6 +10,7 @@ use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
+use crate::contract::Contract;
 use crate::events::EventReader;
 
 /// The longest that any request of a test may take.
@@ -63,6 +64,7 @@ pub struct Client {
     urls: Arc<Vec<String>>,
     next: Arc<AtomicUsize>,
     headers: Vec<(String, String)>,
+    contract: Option<Contract>,
 }
 
 impl Client {
@@ -70,13 +72,24 @@ impl Client {
     pub fn new(urls: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let urls: Vec<String> = urls.into_iter().map(Into::into).collect();
         assert!(!urls.is_empty(), "a client needs an address");
-        Self { http: http(), urls: Arc::new(urls), next: Arc::default(), headers: Vec::new() }
+        Self { http: http(), urls: Arc::new(urls), next: Arc::default(), headers: Vec::new(), contract: None }
     }
 
     /// The same client, which sends one more header with each request.
     pub fn with_header(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_string(), value.to_string()));
         self
+    }
+
+    /// The same client, whose answers and events are held against the contract.
+    pub fn under(mut self, contract: &Contract) -> Self {
+        self.contract = Some(contract.clone());
+        self
+    }
+
+    /// The same client for one address only.
+    pub fn only(&self, url: &str) -> Self {
+        Self { urls: Arc::new(vec![url.to_owned()]), next: Arc::default(), ..self.clone() }
     }
 
     /// The address that the next request goes to.
@@ -95,7 +108,8 @@ impl Client {
         headers: &[(&str, &str)],
         body: Option<Vec<u8>>,
     ) -> reqwest::Result<Reply> {
-        let mut request = self.http.request(method, format!("{}{path}", self.next_url())).timeout(REQUEST_BOUND);
+        let mut request =
+            self.http.request(method.clone(), format!("{}{path}", self.next_url())).timeout(REQUEST_BOUND);
         for (name, value) in self.headers.iter().map(|(k, v)| (k.as_str(), v.as_str())).chain(headers.iter().copied()) {
             request = request.header(name, value);
         }
@@ -104,7 +118,11 @@ impl Client {
         }
         let response = request.send().await?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Ok(Reply { status, headers, body: response.bytes().await? })
+        let body = response.bytes().await?;
+        if let Some(contract) = &self.contract {
+            contract.see_answer(method.as_str(), path, status, &body);
+        }
+        Ok(Reply { status, headers, body })
     }
 
     /// As [`try_send`](Self::try_send).
@@ -190,7 +208,7 @@ impl Client {
 
     /// Opens a stream of events (`/event`, `/global/event`) and waits for its first event.
     pub async fn events(&self, path: &str) -> EventReader {
-        EventReader::open(&format!("{}{path}", self.next_url()), &self.headers).await
+        EventReader::open_under(&format!("{}{path}", self.next_url()), &self.headers, self.contract.clone()).await
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::client::http;
+use crate::contract::Contract;
 use crate::sse::SseParser;
 
 /// How long a client that comes back waits: what streams tell by `retry:`.
@@ -59,6 +60,7 @@ struct Heard {
 
 #[derive(Debug, Default)]
 struct Shared {
+    contract: Option<Contract>,
     heard: Mutex<Heard>,
     more: Notify,
 }
@@ -75,7 +77,12 @@ pub struct EventReader {
 impl EventReader {
     /// Opens the stream and waits for its first event, so that whatever happens from then on is on it.
     pub async fn open(url: &str, headers: &[(String, String)]) -> Self {
-        let shared = Arc::new(Shared::default());
+        Self::open_under(url, headers, None).await
+    }
+
+    /// As [`open`](Self::open). What comes is held against the contract, if there is one.
+    pub async fn open_under(url: &str, headers: &[(String, String)], contract: Option<Contract>) -> Self {
+        let shared = Arc::new(Shared { contract, ..Shared::default() });
         let task = tokio::spawn(read(url.to_string(), headers.to_vec(), None, shared.clone()));
         let reader = Self { shared, headers: headers.to_vec(), task, looked_at: 0 };
         reader.wait_for_more(0).await;
@@ -84,8 +91,8 @@ impl EventReader {
 
     /// As [`open`](Self::open). Whenever the connection ends, however it does, it is made again with `Last-Event-ID`, as
     /// the official clients do.
-    pub async fn open_again_and_again(url: &str, headers: &[(String, String)]) -> Self {
-        let shared = Arc::new(Shared::default());
+    pub async fn open_again_and_again(url: &str, headers: &[(String, String)], contract: Option<Contract>) -> Self {
+        let shared = Arc::new(Shared { contract, ..Shared::default() });
         let task = tokio::spawn(follow_again_and_again(url.to_owned(), headers.to_vec(), shared.clone()));
         let reader = Self { shared, headers: headers.to_vec(), task, looked_at: 0 };
         reader.wait_for_more(0).await;
@@ -259,6 +266,7 @@ async fn follow(
     for (name, value) in headers {
         request = request.header(name, value);
     }
+    let path = url.match_indices('/').nth(2).map_or("/", |(at, _)| &url[at..]);
     if let Some(id) = last_id {
         request = request.header("last-event-id", id);
     }
@@ -278,6 +286,9 @@ async fn follow(
             }
             if let Some(data) = frame.data {
                 let data = serde_json::from_str(&data).map_err(|e| format!("{e}: {data}"))?;
+                if let Some(contract) = &shared.contract {
+                    contract.see_event(path, &data);
+                }
                 heard.events.push(Event { id: frame.id, data });
             }
         }

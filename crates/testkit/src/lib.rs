@@ -5,13 +5,15 @@
 //! drop) or is itself killed (the kernel signals the child when the thread that started it is gone).
 //!
 //! The invariants are built in: [`model::ScriptedModel`] checks the transcript of every request that it receives, and
-//! [`world::World`] checks that no process of a tool outlives the replicas.
+//! [`world::World`] checks that no process of a tool outlives the replicas, and that whatever its clients were told is as
+//! OpenCode's document says ([`Contract`]).
 //!
 //! This crate is test code, so that a failed expectation panics: that is how a test fails.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 pub mod certificate;
 pub mod client;
+pub mod contract;
 pub mod counting;
 pub mod events;
 pub mod failpoint;
@@ -28,6 +30,7 @@ pub mod proxy;
 pub mod raw;
 pub mod redis;
 pub mod replica;
+pub mod schema;
 pub mod sentinel;
 pub mod shape;
 pub mod sse;
@@ -39,6 +42,7 @@ pub mod world;
 
 pub use certificate::Certificates;
 pub use client::{Client, Reply};
+pub use contract::Contract;
 pub use counting::CountingProxy;
 pub use events::{Event, EventReader};
 pub use failpoint::Failpoint;

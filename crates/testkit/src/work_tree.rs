@@ -43,14 +43,20 @@ pub fn work_tree(model_url: &str, overlay: &Value, more: &[(String, String)]) ->
     repository(&files)
 }
 
-/// A git work tree with one commit of these files: path and bytes.
-pub fn repository(files: &[(String, Vec<u8>)]) -> TempDir {
+/// A directory with these files: path and bytes.
+pub fn folder(files: &[(String, Vec<u8>)]) -> TempDir {
     let work = tempfile::tempdir().expect("a temporary directory");
     for (path, bytes) in files {
         let path = work.path().join(path);
         std::fs::create_dir_all(path.parent().expect("a file is in a directory")).expect("a directory can be made");
         std::fs::write(path, bytes).expect("a file can be written");
     }
+    work
+}
+
+/// A git work tree with one commit of these files.
+pub fn repository(files: &[(String, Vec<u8>)]) -> TempDir {
+    let work = folder(files);
     git(work.path(), &["init", "-q", "-b", "main"]);
     git(work.path(), &["add", "-A"]);
     git(work.path(), &["commit", "-q", "-m", "first"]);

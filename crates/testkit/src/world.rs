@@ -10,6 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::client::{Client, basic, encoded};
+use crate::contract::Contract;
 use crate::counting::{CountingProxy, Counts};
 use crate::events::EventReader;
 use crate::haproxy::Haproxy;
@@ -92,10 +93,12 @@ pub struct WorldSpec {
     pub redis_keeps: bool,
     /// The address of a Redis that the test has started by itself; then the world starts none.
     pub redis_url: Option<String>,
+    /// Whether clients may be told what OpenCode's document does not know: what a later version added.
+    pub beyond_contract: bool,
 }
 
-/// A running world. Dropping it kills the replicas, checks that no tool outlives them, and that the model was asked
-/// rightly.
+/// A running world. Dropping it kills the replicas, checks that no tool outlives them, that the model was asked
+/// rightly, and that all that clients were told is as OpenCode's document says.
 pub struct World {
     // Replicas go before what they talk to, so that no death looks like a fault.
     replicas: Vec<Replica>,
@@ -107,6 +110,7 @@ pub struct World {
     pub model: ScriptedModel,
     mode: Mode,
     client: Client,
+    contract: Option<Contract>,
     headers: Vec<(String, String)>,
     data: TempDir,
     work: TempDir,
@@ -175,8 +179,15 @@ impl World {
             };
             replicas.push(Replica::start(spec).await);
         }
-        let client = client(replicas.iter().map(Replica::url), &headers);
-        Self { replicas, proxies, counter, redis, lock_servers, model, mode, client, headers, data, work }
+        let contract = (!spec.beyond_contract).then(Contract::default);
+        let mut client = Client::new(replicas.iter().map(Replica::url));
+        if let Some(contract) = &contract {
+            client = client.under(contract);
+        }
+        for (name, value) in &headers {
+            client = client.with_header(name, value);
+        }
+        Self { replicas, proxies, counter, redis, lock_servers, model, mode, client, contract, headers, data, work }
     }
 
     /// The mode.
@@ -191,7 +202,7 @@ impl World {
 
     /// A client of one replica. In a world of one replica every number means that one.
     pub fn at(&self, number: usize) -> Client {
-        client([self.url(number)], &self.headers)
+        self.client.only(self.url(number))
     }
 
     /// The address of a replica. In a world of one replica every number means that one.
@@ -278,7 +289,8 @@ impl World {
 
     /// Opens `/event` at a replica, and again whenever the connection ends.
     pub async fn faithful_events(&self, number: usize) -> EventReader {
-        EventReader::open_again_and_again(&format!("{}{}", self.url(number), self.event_path()), &self.headers).await
+        let url = format!("{}{}", self.url(number), self.event_path());
+        EventReader::open_again_and_again(&url, &self.headers, self.contract.clone()).await
     }
 
     /// Opens `/global/event` at a replica.
@@ -346,10 +358,8 @@ impl Drop for World {
         let left = still_in(self.work.path(), TOOLS_END_WITHIN);
         if !std::thread::panicking() {
             assert!(left.is_empty(), "these processes outlived the replicas: {left:?}");
+            let broken = self.contract.as_ref().map(Contract::take_violations).unwrap_or_default();
+            assert!(broken.is_empty(), "not as OpenCode's document says:\n{}", broken.join("\n"));
         }
     }
-}
-
-fn client<'a>(urls: impl IntoIterator<Item = &'a str>, headers: &[(String, String)]) -> Client {
-    headers.iter().fold(Client::new(urls), |client, (name, value)| client.with_header(name, value))
 }
