@@ -65,6 +65,8 @@ pub struct Prompt {
     pub system: Option<String>,
     /// Tools switched on or off.
     pub tools: Option<Map<String, Value>>,
+    /// The form that the answer must have, as OpenCode keeps it: `{type: "json_schema", schema, retryCount}`.
+    pub format: Option<Value>,
     /// The parts, with the client's own ids where it gave some.
     pub parts: Vec<(Option<PartId>, PartKind)>,
     /// The hash of what was asked: the same id with another one is refused.

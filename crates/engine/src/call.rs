@@ -211,6 +211,16 @@ impl Calls {
         }
     }
 
+    /// The newest answer in a form of its own that was given by one of them.
+    pub(crate) async fn structured(&self) -> Option<Value> {
+        for part in self.parts.iter().rev() {
+            if let Some(given) = crate::structured::given(&*part.lock().await) {
+                return Some(given.clone());
+            }
+        }
+        None
+    }
+
     /// The tools that were called.
     pub(crate) fn tools(&self) -> impl Iterator<Item = &str> {
         self.made.iter().map(|(tool, _)| tool.as_str())

@@ -35,6 +35,7 @@ mod settle;
 mod shell;
 mod snapshots;
 mod step;
+mod structured;
 mod subtask;
 mod time;
 mod title;

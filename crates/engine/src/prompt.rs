@@ -96,7 +96,7 @@ impl Engine {
             id: message_id.clone(),
             session_id: id.clone(),
             time: MessageTime { created: 0, completed: None },
-            format: None,
+            format: prompt.format.clone(),
             summary: None,
             agent,
             model,

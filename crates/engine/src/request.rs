@@ -29,8 +29,10 @@ const INTERRUPTED: &str = "[Tool execution was interrupted]";
 /// The request of a step.
 pub(crate) fn chat_request(run: &Run, scene: &Scene, transcript: &Transcript) -> ChatRequest {
     let date = crate::time::date(run.engine.now_ms());
-    let extra = scene.user.system.as_deref();
-    let system = agents::system_prompt(&scene.instance, &scene.agent, &scene.model, &date, extra);
+    let wanted = crate::structured::schema(&scene.user).map(|_| crate::structured::WANTED);
+    let extra: Vec<&str> = wanted.into_iter().chain(scene.user.system.as_deref()).collect();
+    let extra = extra.join("\n\n");
+    let system = agents::system_prompt(&scene.instance, &scene.agent, &scene.model, &date, Some(&extra));
     let mut messages = vec![ChatMessage::System(system)];
     messages.extend(conversation(&crate::compaction::shown(&transcript.messages)));
     remind(scene, transcript, &mut messages);
@@ -52,6 +54,9 @@ pub(crate) fn chat_request(run: &Run, scene: &Scene, transcript: &Transcript) ->
     request.temperature = scene.agent.temperature.filter(|_| scene.model.capabilities.temperature);
     request.top_p = scene.agent.top_p;
     request.tools = scene.offered.clone();
+    if wanted.is_some() {
+        request.tool_choice = ToolChoice::Required;
+    }
     request
 }
 
@@ -121,7 +126,7 @@ pub(crate) fn offered(
     let asked = switched(user.tools.as_ref());
     let rules: [&[wire::permission::Rule]; 3] = [&agent.permission, own, &asked];
     let disabled = agents::permission::disabled_tools(specs.iter().map(|spec| spec.name), &rules);
-    specs
+    let mut offered: Vec<ToolSpec> = specs
         .into_iter()
         .filter(|spec| !disabled.contains(spec.name))
         .map(|mut spec| {
@@ -130,7 +135,10 @@ pub(crate) fn offered(
             }
             ToolSpec { name: spec.name.to_owned(), description: spec.description, parameters: spec.parameters }
         })
-        .collect()
+        .collect();
+    offered.extend(crate::structured::tool(&run.engine.0.tools, user));
+    offered.sort_by_key(|spec| spec.name.to_lowercase());
+    offered
 }
 
 /// The agents that may be given a task, and what they are good for.

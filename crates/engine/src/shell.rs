@@ -66,6 +66,7 @@ pub(crate) async fn shell(
         error: None,
         finish: None,
         summary: None,
+        structured: None,
         extra: wire::Extra::new(),
     };
     let command = ticket.command.clone().unwrap_or_default();

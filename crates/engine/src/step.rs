@@ -105,6 +105,7 @@ pub(crate) async fn step(
                 before: Before::default(),
                 start: None,
                 changes: Changes::default(),
+                structured: None,
             };
             return writing.shorten(request, &asked, first).await;
         }
@@ -148,10 +149,12 @@ pub(crate) async fn step(
         calls: Calls::default(),
         before: Before::default(),
         start: None,
+        structured: None,
     };
     match resumed {
         Some((message, calls)) => {
             writing.calls.recall(transcript.parts_of(&message.id));
+            writing.structured = transcript.structured(&message.id);
             writing.before = Before::of(transcript.parts_of(&message.id));
             writing.resume(calls).await
         }
@@ -218,6 +221,7 @@ fn new_message(run: &Run, scene: &Scene) -> AssistantMessage {
         error: None,
         finish: None,
         summary: None,
+        structured: None,
         extra: wire::Extra::new(),
     }
 }
@@ -241,6 +245,8 @@ struct Writing<'a> {
     start: Option<Part>,
     /// What the turn changed so far.
     changes: Changes,
+    /// The answer that a former runner was given in the form that the prompt wants.
+    structured: Option<serde_json::Value>,
 }
 
 /// How a model call ended.
@@ -554,7 +560,10 @@ impl Writing<'_> {
         self.message.tokens = tokens.clone();
         let finished = Message::Assistant(self.message.clone());
         let filtered = (reason == FinishReason::ContentFilter).then(models::content_filter_error);
-        self.message.error = filtered.clone();
+        let goes_on = matches!(reason, FinishReason::ToolCalls | FinishReason::Unknown);
+        self.message.structured = self.structured().await;
+        let is_missing = self.wants_structure() && self.message.structured.is_none() && !goes_on;
+        self.message.error = filtered.clone().or_else(|| is_missing.then(crate::structured::missing));
         self.message.time.completed = Some(self.engine().now_ms());
         let completed = Message::Assistant(self.message.clone());
         std::iter::once(&part).chain(&patch).for_each(|part| self.changes.add(part));
@@ -575,14 +584,24 @@ impl Writing<'_> {
         if let Some(error) = &filtered {
             self.run.publish(wire::event::session_error(&self.scene.session.id, error)).await;
         }
-        let goes_on = matches!(reason, FinishReason::ToolCalls | FinishReason::Unknown);
-        let ends = !goes_on || blocked.rejected || filtered.is_some();
+        let ends = !goes_on || blocked.rejected || filtered.is_some() || self.message.structured.is_some();
         let mut outcome = self.outcome(Spent { cost, tokens }, ends);
-        if let Some(settled) = outcome.ends_with.as_mut().filter(|_| blocked.rejected) {
-            // A rejection breaks the loop off.
+        let breaks_off = blocked.rejected || self.message.structured.is_some();
+        if let Some(settled) = outcome.ends_with.as_mut().filter(|_| breaks_off) {
+            // A rejection breaks the loop off, and so does an answer in the wanted form.
             settled.looked_again = false;
         }
         Ok(outcome)
+    }
+
+    /// Whether the answer must have the form that the prompt brings. A summary is no answer.
+    fn wants_structure(&self) -> bool {
+        self.message.summary.is_none() && crate::structured::schema(&self.scene.user).is_some()
+    }
+
+    /// The answer in that form, once the model gave it.
+    async fn structured(&self) -> Option<serde_json::Value> {
+        if self.wants_structure() { self.calls.structured().await.or_else(|| self.structured.clone()) } else { None }
     }
 
     fn outcome(&self, spent: Spent, ends: bool) -> Outcome {
@@ -624,6 +643,7 @@ impl Writing<'_> {
             Some(StopReason::Aborted { .. }) => MessageError::aborted(),
             Some(StopReason::Interrupted | StopReason::Frozen) => {
                 let waiting = self.calls.settle_or_leave(self.run, Duration::from_millis(500)).await?;
+                self.message.structured = self.structured().await;
                 self.close_reasoning().await?;
                 self.close_text().await?;
                 if !waiting {

@@ -147,6 +147,7 @@ async fn begin(run: &Run, scene: &Scene, asked: &Subtask) -> Result<(AssistantMe
         error: None,
         finish: None,
         summary: None,
+        structured: None,
         extra: wire::Extra::new(),
     };
     let mut input = json!({

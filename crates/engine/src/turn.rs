@@ -183,6 +183,11 @@ impl Transcript {
         self.messages.iter().find(|message| message.info.id() == id).map_or(&[], |message| &message.parts)
     }
 
+    /// The answer in a form of its own that stands in a message.
+    pub(crate) fn structured(&self, id: &MessageId) -> Option<Value> {
+        self.parts_of(id).iter().rev().find_map(crate::structured::given).cloned()
+    }
+
     /// What the answers to a prompt changed.
     pub(crate) fn changes_of_turn(&self, user: &MessageId) -> Changes {
         let answers = self.messages.iter().filter(|m| m.info.assistant().is_some_and(|m| m.parent_id == *user));
@@ -243,7 +248,8 @@ impl Transcript {
                 return Next::Resume { user, message: Box::new(answer.clone()), calls: waiting };
             }
             let finished = answer.finish.as_deref().is_some_and(|finish| finish != "tool-calls" && finish != "unknown");
-            if answer.parent_id == user.id && (finished || answer.error.is_some()) {
+            let ended = finished || answer.error.is_some() || answer.structured.is_some();
+            if answer.parent_id == user.id && ended {
                 let answer = TicketAnswer::Message { id: answer.id.to_string() };
                 return Next::Done { answer: self.settled(answer) };
             }
@@ -346,6 +352,7 @@ impl Transcript {
             error: Some(error.clone()),
             finish: None,
             summary: None,
+            structured: None,
             extra: wire::Extra::new(),
         });
         run.commit(vec![Write::Put(message_record(&message), body(&message)?)]).await?;
@@ -435,6 +442,7 @@ impl Transcript {
             if !left_to_run && (error.is_some() || !parts.is_empty() || !is_last) {
                 message.time.completed = Some(now);
                 message.error = error.clone();
+                message.structured = parts.iter().rev().find_map(crate::structured::given).cloned();
                 if error.is_none() {
                     message.finish = Some("unknown".into());
                 }

@@ -16,6 +16,7 @@ mod replace;
 mod search;
 mod truncate;
 
+pub use builtin::structured_output::STRUCTURED_OUTPUT;
 pub use builtin::webfetch::{Network, NotANetwork};
 pub use patch::{GitSide, Patch};
 pub use put_back::{Held, put_back};

@@ -23,7 +23,8 @@ const INVALID: &str = "invalid";
 fn suits(tool: &str, model: &str) -> bool {
     let patches = model.contains("gpt-") && !model.contains("oss") && !model.contains("gpt-4");
     match tool {
-        INVALID => false,
+        // Offered where a prompt wants it.
+        INVALID | crate::STRUCTURED_OUTPUT => false,
         "apply_patch" => patches,
         "edit" | "write" => !patches,
         _ => true,
@@ -86,6 +87,7 @@ impl Registry {
             Arc::new(builtin::todowrite::TodoWrite),
             Arc::new(builtin::skill::LoadSkill),
             Arc::new(builtin::apply_patch::ApplyPatch),
+            Arc::new(builtin::structured_output::StructuredOutput),
         ])
     }
 

@@ -165,6 +165,10 @@ pub struct AssistantMessage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<bool>)]
     pub summary: Option<serde_json::Value>,
+    /// The answer in the form that the prompt asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Object)]
+    pub structured: Option<serde_json::Value>,
     /// Fields that this version does not name.
     #[serde(flatten)]
     #[schema(value_type = Object)]

@@ -20,6 +20,9 @@ use wire::ids::{PartId, SessionId};
 use wire::message::UserModel;
 use wire::part::PartKind;
 
+/// What OpenCode keeps as `retryCount` of a form where the client says nothing; neither asks again.
+const RETRIES: u64 = 2;
+
 /// The types of parts that a prompt may have, as an error names them.
 const PART_TYPES: &str = "{ readonly \"type\": \"text\", ... } | { readonly \"type\": \"file\", ... } | \
     { readonly \"type\": \"agent\", ... } | { readonly \"type\": \"subtask\", ... }";
@@ -104,10 +107,6 @@ fn decode(mut body: Option<Value>, most_parts: usize) -> Result<Prompt, Error> {
         return Err(parts.error(format!("Expected at most {most_parts} parts, got {count}")));
     }
     let ids = parts.elements()?.map(|node| check(&node)).collect::<Result<Vec<_>, Error>>()?;
-    let format = root.field("format");
-    if format.is_some() {
-        return Err(format.error("Structured output is not served yet"));
-    }
     let prompt = Prompt {
         message_id: root.field("messageID").maybe_id()?,
         agent: root.field("agent").maybe_string()?,
@@ -116,6 +115,7 @@ fn decode(mut body: Option<Value>, most_parts: usize) -> Result<Prompt, Error> {
         no_reply: root.field("noReply").maybe_bool()?.unwrap_or_default(),
         system: root.field("system").maybe_string()?,
         tools: tools(&root.field("tools"))?,
+        format: format(&root.field("format"))?,
         parts: Vec::new(),
         body_hash,
         name: None,
@@ -129,6 +129,23 @@ fn decode(mut body: Option<Value>, most_parts: usize) -> Result<Prompt, Error> {
         Ok((id, take(part).map_err(wrong)?))
     });
     Ok(Prompt { parts: taken.collect::<Result<_, Error>>()?, ..prompt })
+}
+
+/// The form that an answer must have, with what is kept where the client says nothing.
+fn format(format: &Node<'_>) -> Result<Option<Value>, Error> {
+    if format.maybe_object()?.is_none() {
+        return Ok(None);
+    }
+    let is_schema = format.field("type").word(&[("text", false), ("json_schema", true)])?;
+    if !is_schema {
+        return Ok(Some(json!({ "type": "text" })));
+    }
+    let retries = format.field("retryCount");
+    let count = match retries.maybe_number()? {
+        Some(count) => count.as_u64().ok_or_else(|| retries.wrong("a whole number that is not negative"))?,
+        None => RETRIES,
+    };
+    Ok(Some(json!({ "type": "json_schema", "schema": format.field("schema").object()?, "retryCount": count })))
 }
 
 pub(crate) fn model(root: &Node<'_>) -> Result<Option<UserModel>, Error> {
@@ -291,7 +308,25 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_served_yet_is_said() {
-        assert!(refused(json!({ "parts": [], "format": { "type": "json_schema" } })).contains("not served yet"));
+    fn a_form_is_taken_with_its_schema_and_nothing_else_is_one() {
+        let taken = |format: Value| decode(Some(json!({ "parts": [], "format": format })), 1000).unwrap().format;
+        let schema = json!({ "type": "object" });
+        assert_eq!(
+            taken(json!({ "type": "json_schema", "schema": schema, "more": 1 })),
+            Some(json!({ "type": "json_schema", "schema": schema, "retryCount": 2 }))
+        );
+        assert_eq!(taken(json!({ "type": "json_schema", "schema": {}, "retryCount": 0 })).unwrap()["retryCount"], 0);
+        assert_eq!(taken(json!({ "type": "text" })), Some(json!({ "type": "text" })));
+        assert_eq!(taken(json!(null)), None);
+        for (wrong, place) in [
+            (json!("text"), "[\"format\"]"),
+            (json!({ "type": "xml" }), "[\"format\"][\"type\"]"),
+            (json!({ "type": "json_schema" }), "[\"format\"][\"schema\"]"),
+            (json!({ "type": "json_schema", "schema": true }), "[\"format\"][\"schema\"]"),
+            (json!({ "type": "json_schema", "schema": {}, "retryCount": -1 }), "[\"format\"][\"retryCount\"]"),
+        ] {
+            let refused = refused(json!({ "parts": [], "format": wrong }));
+            assert!(refused.ends_with(&format!("at {place}")), "{wrong}: {refused}");
+        }
     }
 }

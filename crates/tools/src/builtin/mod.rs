@@ -9,6 +9,7 @@ pub(crate) mod invalid;
 pub(crate) mod question;
 pub(crate) mod read;
 pub(crate) mod skill;
+pub(crate) mod structured_output;
 pub(crate) mod task;
 pub(crate) mod todowrite;
 pub(crate) mod webfetch;
