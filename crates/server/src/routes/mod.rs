@@ -30,8 +30,10 @@ use wire::permission::PermissionRequest;
 use wire::question::QuestionRequest;
 use wire::session::{Session, SessionStatus, Todo};
 
-/// The query parameters of what depends on a directory.
-const SCOPE: &[&str] = &["directory"];
+/// The errors of an operation on something that may not be there.
+const ABSENT: &[u16] = &[400, 404];
+/// The errors of one that is refused while the session is at work, too.
+const BUSY: &[u16] = &[400, 404, 409];
 const PROMPT: &[Field] = &[
     ("parts", Type::Array, true),
     ("messageID", Type::String, false),
@@ -41,6 +43,7 @@ const PROMPT: &[Field] = &[
     ("system", Type::String, false),
     ("tools", Type::Object, false),
     ("noReply", Type::Boolean, false),
+    ("format", Type::Object, false),
 ];
 
 const PART: &[Field] = &[
@@ -59,11 +62,15 @@ impl Route {
         answer: Answer,
         handler: MethodRouter<Shared>,
     ) -> Self {
-        Self { method, path, operation, summary, query: &[], body: &[], answer, handler }
+        Self { method, path, operation, summary, query: &[], body: &[], errors: &[400], answer, handler }
     }
 
     fn query(self, query: &'static [&'static str]) -> Self {
         Self { query, ..self }
+    }
+
+    fn errors(self, errors: &'static [u16]) -> Self {
+        Self { errors, ..self }
     }
 
     fn body(self, body: &'static [Field]) -> Self {
@@ -96,16 +103,9 @@ fn post<T: 'static>(
 /// All that clients may call. What isn't here isn't there.
 pub(crate) fn table() -> Vec<Route> {
     vec![
-        get("/session", "session.list", "List sessions", many::<Session>, session::list).query(&[
-            "directory",
-            "scope",
-            "path",
-            "roots",
-            "start",
-            "search",
-            "limit",
-        ]),
-        post("/session", "session.create", "Create session", one::<Session>, session::create).query(SCOPE).body(&[
+        get("/session", "session.list", "List sessions", many::<Session>, session::list)
+            .query(&["scope", "path", "roots", "start", "search", "limit"]),
+        post("/session", "session.create", "Create session", one::<Session>, session::create).body(&[
             ("parentID", Type::String, false),
             ("title", Type::String, false),
             ("agent", Type::String, false),
@@ -113,9 +113,8 @@ pub(crate) fn table() -> Vec<Route> {
             ("permission", Type::Array, false),
             ("metadata", Type::Object, false),
         ]),
-        get("/session/status", "session.status", "Get session status", by_name::<SessionStatus>, session::status)
-            .query(SCOPE),
-        get("/session/{sessionID}", "session.get", "Get session", one::<Session>, session::get),
+        get("/session/status", "session.status", "Get session status", by_name::<SessionStatus>, session::status),
+        get("/session/{sessionID}", "session.get", "Get session", one::<Session>, session::get).errors(ABSENT),
         Route::new(
             HttpMethod::Patch,
             "/session/{sessionID}",
@@ -129,7 +128,8 @@ pub(crate) fn table() -> Vec<Route> {
             ("metadata", Type::Object, false),
             ("permission", Type::Array, false),
             ("time", Type::Object, false),
-        ]),
+        ])
+        .errors(ABSENT),
         Route::new(
             HttpMethod::Delete,
             "/session/{sessionID}",
@@ -137,40 +137,46 @@ pub(crate) fn table() -> Vec<Route> {
             "Delete session",
             Answer::Json(boolean),
             routing::delete(session::delete),
-        ),
+        )
+        .errors(ABSENT),
         get(
             "/session/{sessionID}/children",
             "session.children",
             "Get session children",
             many::<Session>,
             session::children,
-        ),
-        post("/session/{sessionID}/fork", "session.fork", "Fork session", one::<Session>, session::fork).body(&[(
-            "messageID",
-            Type::String,
-            false,
-        )]),
-        post("/session/{sessionID}/init", "session.init", "Initialize session", boolean, command::init).body(&[
-            ("modelID", Type::String, true),
-            ("providerID", Type::String, true),
-            ("messageID", Type::String, true),
-        ]),
+        )
+        .errors(ABSENT),
+        post("/session/{sessionID}/fork", "session.fork", "Fork session", one::<Session>, session::fork)
+            .body(&[("messageID", Type::String, false)])
+            .errors(ABSENT),
+        post("/session/{sessionID}/init", "session.init", "Initialize session", boolean, command::init)
+            .body(&[
+                ("modelID", Type::String, true),
+                ("providerID", Type::String, true),
+                ("messageID", Type::String, true),
+            ])
+            .errors(ABSENT),
         post("/session/{sessionID}/summarize", "session.summarize", "Summarize session", boolean, command::summarize)
             .body(&[
                 ("providerID", Type::String, true),
                 ("modelID", Type::String, true),
                 ("auto", Type::Boolean, false),
-            ]),
+            ])
+            .errors(ABSENT),
         post("/session/{sessionID}/revert", "session.revert", "Revert message", one::<Session>, session::revert)
-            .body(&[("messageID", Type::String, true), ("partID", Type::String, false)]),
+            .body(&[("messageID", Type::String, true), ("partID", Type::String, false)])
+            .errors(BUSY),
         post(
             "/session/{sessionID}/unrevert",
             "session.unrevert",
             "Restore messages",
             one::<Session>,
             session::unrevert,
-        ),
-        post("/session/{sessionID}/share", "session.share", "Share session", one::<Session>, session::share),
+        )
+        .errors(BUSY),
+        post("/session/{sessionID}/share", "session.share", "Share session", one::<Session>, session::share)
+            .errors(ABSENT),
         Route::new(
             HttpMethod::Delete,
             "/session/{sessionID}/share",
@@ -178,7 +184,8 @@ pub(crate) fn table() -> Vec<Route> {
             "Unshare session",
             Answer::Json(one::<Session>),
             routing::delete(session::unshare),
-        ),
+        )
+        .errors(ABSENT),
         post(
             "/session/{sessionID}/command",
             "session.command",
@@ -194,7 +201,8 @@ pub(crate) fn table() -> Vec<Route> {
             ("model", Type::String, false),
             ("variant", Type::String, false),
             ("parts", Type::Array, false),
-        ]),
+        ])
+        .errors(ABSENT),
         post(
             "/session/{sessionID}/shell",
             "session.shell",
@@ -207,8 +215,10 @@ pub(crate) fn table() -> Vec<Route> {
             ("command", Type::String, true),
             ("messageID", Type::String, false),
             ("model", Type::Object, false),
-        ]),
-        get("/session/{sessionID}/todo", "session.todo", "Get session todos", many::<Todo>, session::todo),
+        ])
+        .errors(BUSY),
+        get("/session/{sessionID}/todo", "session.todo", "Get session todos", many::<Todo>, session::todo)
+            .errors(ABSENT),
         get("/session/{sessionID}/diff", "session.diff", "Get message diff", objects, session::diff)
             .query(&["messageID"]),
         post("/session/{sessionID}/abort", "session.abort", "Abort session", boolean, session::abort),
@@ -219,16 +229,19 @@ pub(crate) fn table() -> Vec<Route> {
             many::<MessageWithParts>,
             message::list,
         )
-        .query(&["limit", "before"]),
+        .query(&["limit", "before"])
+        .errors(ABSENT),
         post("/session/{sessionID}/message", "session.prompt", "Send message", one::<MessageWithParts>, prompt::send)
-            .body(PROMPT),
+            .body(PROMPT)
+            .errors(ABSENT),
         get(
             "/session/{sessionID}/message/{messageID}",
             "session.message",
             "Get message",
             one::<MessageWithParts>,
             message::get,
-        ),
+        )
+        .errors(ABSENT),
         Route::new(
             HttpMethod::Delete,
             "/session/{sessionID}/message/{messageID}",
@@ -236,7 +249,8 @@ pub(crate) fn table() -> Vec<Route> {
             "Delete message",
             Answer::Json(boolean),
             routing::delete(message::delete),
-        ),
+        )
+        .errors(BUSY),
         Route::new(
             HttpMethod::Patch,
             "/session/{sessionID}/message/{messageID}/part/{partID}",
@@ -245,7 +259,8 @@ pub(crate) fn table() -> Vec<Route> {
             Answer::Json(one::<Part>),
             routing::patch(message::put_part),
         )
-        .body(PART),
+        .body(PART)
+        .errors(ABSENT),
         Route::new(
             HttpMethod::Delete,
             "/session/{sessionID}/message/{messageID}/part/{partID}",
@@ -253,7 +268,8 @@ pub(crate) fn table() -> Vec<Route> {
             "Delete a part",
             Answer::Json(boolean),
             routing::delete(message::delete_part),
-        ),
+        )
+        .errors(ABSENT),
         Route::new(
             HttpMethod::Post,
             "/session/{sessionID}/prompt_async",
@@ -262,9 +278,9 @@ pub(crate) fn table() -> Vec<Route> {
             Answer::Nothing,
             routing::post(prompt::send_async),
         )
-        .body(PROMPT),
-        get("/permission", "permission.list", "List pending permissions", many::<PermissionRequest>, permission::list)
-            .query(SCOPE),
+        .body(PROMPT)
+        .errors(ABSENT),
+        get("/permission", "permission.list", "List pending permissions", many::<PermissionRequest>, permission::list),
         post(
             "/permission/{requestID}/reply",
             "permission.reply",
@@ -272,7 +288,8 @@ pub(crate) fn table() -> Vec<Route> {
             boolean,
             permission::reply,
         )
-        .body(&[("reply", Type::String, true), ("message", Type::String, false)]),
+        .body(&[("reply", Type::String, true), ("message", Type::String, false)])
+        .errors(ABSENT),
         post(
             "/session/{sessionID}/permissions/{permissionID}",
             "permission.respond",
@@ -280,12 +297,14 @@ pub(crate) fn table() -> Vec<Route> {
             boolean,
             permission::respond,
         )
-        .body(&[("response", Type::String, true)]),
-        get("/question", "question.list", "List pending questions", many::<QuestionRequest>, question::list)
-            .query(SCOPE),
+        .body(&[("response", Type::String, true)])
+        .errors(ABSENT),
+        get("/question", "question.list", "List pending questions", many::<QuestionRequest>, question::list),
         post("/question/{requestID}/reply", "question.reply", "Reply to question request", boolean, question::reply)
-            .body(&[("answers", Type::Array, true)]),
-        post("/question/{requestID}/reject", "question.reject", "Reject question request", boolean, question::reject),
+            .body(&[("answers", Type::Array, true)])
+            .errors(ABSENT),
+        post("/question/{requestID}/reject", "question.reject", "Reject question request", boolean, question::reject)
+            .errors(ABSENT),
         Route::new(
             HttpMethod::Get,
             "/event",
@@ -294,7 +313,7 @@ pub(crate) fn table() -> Vec<Route> {
             Answer::Events,
             routing::get(event::of_directory),
         )
-        .query(SCOPE),
+        .errors(&[]),
         Route::new(
             HttpMethod::Get,
             "/global/event",
@@ -305,25 +324,24 @@ pub(crate) fn table() -> Vec<Route> {
         ),
         get("/global/health", "global.health", "Get health", object, instance::health),
         get("/global/config", "global.config.get", "Get global configuration", object, config::global),
-        get("/config", "config.get", "Get configuration", object, config::get).query(SCOPE),
-        get("/config/providers", "config.providers", "List config providers", object, config::providers).query(SCOPE),
-        get("/provider", "provider.list", "List providers", object, config::all_providers).query(SCOPE),
+        get("/config", "config.get", "Get configuration", object, config::get),
+        get("/config/providers", "config.providers", "List config providers", object, config::providers),
+        get("/provider", "provider.list", "List providers", object, config::all_providers),
         get("/provider/auth", "provider.auth", "Get provider auth methods", object, instance::nothing),
-        get("/agent", "app.agents", "List agents", objects, config::agents).query(SCOPE),
-        get("/command", "command.list", "List commands", objects, config::commands).query(SCOPE),
-        get("/skill", "app.skills", "List skills", objects, config::skills).query(SCOPE),
-        get("/path", "path.get", "Get paths", object, instance::path).query(SCOPE),
-        get("/vcs", "vcs.get", "Get VCS info", object, instance::vcs).query(SCOPE),
-        get("/project", "project.list", "List all projects", objects, project::list).query(SCOPE),
-        get("/project/current", "project.current", "Get current project", object, project::current).query(SCOPE),
+        get("/agent", "app.agents", "List agents", objects, config::agents),
+        get("/command", "command.list", "List commands", objects, config::commands),
+        get("/skill", "app.skills", "List skills", objects, config::skills),
+        get("/path", "path.get", "Get paths", object, instance::path),
+        get("/vcs", "vcs.get", "Get VCS info", object, instance::vcs),
+        get("/project", "project.list", "List all projects", objects, project::list),
+        get("/project/current", "project.current", "Get current project", object, project::current),
         get(
             "/project/{projectID}/directories",
             "project.directories",
             "List project directories",
             objects,
             project::directories,
-        )
-        .query(SCOPE),
+        ),
         get("/lsp", "lsp.status", "Get LSP status", objects, instance::none),
         get("/formatter", "formatter.status", "Get formatter status", objects, instance::none),
         get("/mcp", "mcp.status", "Get MCP status", object, instance::nothing),
