@@ -15,16 +15,19 @@ const AT_ONCE: usize = 6;
 /// otherwise differs each time.
 const TIMES: usize = 3;
 
-/// Plays only the recordings whose names begin so.
+/// Plays only the recordings whose names begin with one of these, by comma.
 const ONLY: &str = "FLOTILLA_TEST_RECORDINGS";
 
 #[tokio::test]
 async fn recordings_of_opencode_are_answered_and_told_as_recorded() {
-    let args = ["--webfetch-allow", "127.0.0.0/8"].map(str::to_owned).to_vec();
-    let world = Arc::new(World::start_with(WorldSpec { args, ..WorldSpec::default() }).await);
+    // What single recordings need, for all of them.
+    let args = ["--webfetch-allow", "127.0.0.0/8", "--cors", "https://example.org"].map(str::to_owned).to_vec();
+    let env = vec![("WIRE_USER".to_owned(), "envuser".to_owned())];
+    let world = Arc::new(World::start_with(WorldSpec { args, env, ..WorldSpec::default() }).await);
     let ignored = Arc::new(Ignored::read().unwrap());
     let only = std::env::var(ONLY).unwrap_or_default();
-    let mut left = fixture::all().unwrap().into_iter().filter(|(name, _)| name.starts_with(&only));
+    let is_meant = |name: &str| only.split(',').any(|begin| name.starts_with(begin));
+    let mut left = fixture::all().unwrap().into_iter().filter(|(name, _)| is_meant(name));
     let mut playing: JoinSet<(String, Comparison)> = JoinSet::new();
     let mut wrong = Vec::new();
     loop {

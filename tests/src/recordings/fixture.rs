@@ -16,12 +16,22 @@ pub struct Recording {
     pub about: String,
     /// The files of the work tree: a text, JSON, or `{"base64": ..}`.
     pub files: Map<String, Value>,
+    /// Whether the work tree is a git repository.
+    #[serde(default = "yes")]
+    pub repository: bool,
+    /// Files of a directory outside of the work tree, which `<outside>` stands for.
+    #[serde(default)]
+    pub outside: Map<String, Value>,
     /// What the model says.
     pub model: Script,
     /// The requests, in the order in which they were sent.
     pub steps: Vec<Step>,
     /// What `/event` told from the first request on: `{type, properties}`.
     pub events: Vec<Value>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What the model says, in order; see [`script`](super::script).

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
+use tempfile::TempDir;
 use testkit::client::encoded;
-use testkit::work_tree::repository;
+use testkit::work_tree::{folder, repository};
 use testkit::{BOUND, Client, EventReader, Reply, ScriptedModel, World};
 use tokio::task::JoinHandle;
 
@@ -23,8 +24,17 @@ const LAST_EVENT: Duration = Duration::from_secs(5);
 /// Pauses between two looks at what was told.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// The headers of answers that are compared.
-const HEADERS: [&str; 5] =
-    ["content-type", "x-next-cursor", "link", "access-control-expose-headers", "www-authenticate"];
+const HEADERS: [&str; 9] = [
+    "content-type",
+    "x-next-cursor",
+    "link",
+    "access-control-expose-headers",
+    "access-control-allow-origin",
+    "access-control-allow-methods",
+    "access-control-allow-headers",
+    "access-control-max-age",
+    "www-authenticate",
+];
 /// What ids begin with that a client of a recording chose. Each time it is played they are others: an id is given once.
 const CHOSEN: &str = "msg_zzzzzzzzzzzz";
 /// The title of the session that is created at the end, so that its event shows that all before it were told.
@@ -38,19 +48,23 @@ const THE_END: &str = "the end of a recording";
 pub async fn play(world: &World, name: &str, recording: &Recording, ignored: &Ignored, time: usize) -> Conversation {
     let model = ScriptedModel::start().await;
     let gates = Gates::default();
+    let outside = folder(&files(&recording.outside, model.url()));
+    let outside = Outside { path: outside.path().to_string_lossy().into_owned(), _files: outside };
     let pages = model.url().trim_end_matches("/v1").to_owned();
     let script = |answers: &[Value]| -> Vec<Value> {
-        let text = json!(answers).to_string().replace("<pages>", &pages);
+        let text = json!(answers).to_string().replace("<pages>", &pages).replace("<outside>", &outside.path);
         serde_json::from_str(&text).expect("what was JSON is JSON still")
     };
     model.respond_with(responder(script(&recording.model.main), &gates, "(default reply)"));
     model.title_with(responder(script(&recording.model.small), &gates, "A fake title"));
-    let work = repository(&files(recording, model.url()));
+    let files = files(&recording.files, model.url());
+    let work = if recording.repository { repository(&files) } else { folder(&files) };
     let directory = work.path().to_string_lossy().into_owned();
     let path = format!("/event?directory={}", encoded(&directory));
     let stage = Arc::new(Stage {
         client: world.client(),
         directory,
+        outside,
         pages,
         data: world.data_dir().to_string_lossy().into_owned(),
         chosen: format!("{}{time}", &CHOSEN[..CHOSEN.len() - 1]),
@@ -85,7 +99,13 @@ pub async fn play(world: &World, name: &str, recording: &Recording, ignored: &Ig
     Conversation { answers, events }
 }
 
-fn files(recording: &Recording, model_url: &str) -> Vec<(String, Vec<u8>)> {
+/// The directory outside of the work tree.
+struct Outside {
+    path: String,
+    _files: TempDir,
+}
+
+fn files(files: &Map<String, Value>, model_url: &str) -> Vec<(String, Vec<u8>)> {
     let bytes = |file: &Value| match file {
         Value::String(text) => text.clone().into_bytes(),
         Value::Object(fields) if fields.contains_key("base64") => {
@@ -93,13 +113,14 @@ fn files(recording: &Recording, model_url: &str) -> Vec<(String, Vec<u8>)> {
         }
         json => json.to_string().replace("<model>", model_url).into_bytes(),
     };
-    recording.files.iter().map(|(path, file)| (path.clone(), bytes(file))).collect()
+    files.iter().map(|(path, file)| (path.clone(), bytes(file))).collect()
 }
 
 /// Where a recording is played.
 struct Stage {
     client: Client,
     directory: String,
+    outside: Outside,
     pages: String,
     data: String,
     /// What stands here for what ids begin with that a client chose.
@@ -124,7 +145,9 @@ impl Stage {
                 }
             }
             self.wait_for(&step.after).await;
-            let request = json!({"path": step.send.path, "body": step.send.body, "raw": step.send.raw}).to_string();
+            let request = json!({"path": step.send.path, "headers": step.send.headers, "body": step.send.body,
+                "raw": step.send.raw})
+            .to_string();
             if names.put_into(&request).is_none() {
                 let here = Conversation { answers: answers.clone(), events: self.told() };
                 names = compare(name, &recorded, &here, ignored).names;
@@ -138,7 +161,7 @@ impl Stage {
             let request = Request {
                 method: step.send.method.clone(),
                 path: request["path"].as_str().unwrap_or_default().to_owned(),
-                headers: step.send.headers.clone(),
+                headers: serde_json::from_value(request["headers"].clone()).unwrap_or_default(),
                 body: step.send.body.as_ref().map(|_| request["body"].clone()),
                 raw: request["raw"].as_str().map(str::to_owned),
             };
@@ -164,7 +187,8 @@ impl Stage {
     fn send(self: &Arc<Self>, number: usize, request: Request) -> JoinHandle<Value> {
         let method = request.method.parse().expect("a method");
         let mut headers: Vec<(String, String)> = request.headers.into_iter().collect();
-        if !request.path.contains("directory=") {
+        let is_told = |name: &str| headers.iter().any(|(told, _)| told == name);
+        if !request.path.contains("directory=") && !is_told("x-opencode-directory") {
             headers.push(("x-opencode-directory".into(), encoded(&self.directory)));
         }
         let body = request.raw.map(String::into_bytes).or(request.body.map(|body| body.to_string().into_bytes()));
@@ -175,7 +199,7 @@ impl Stage {
         tokio::spawn(async move {
             let headers: Vec<(&str, &str)> = headers.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
             let server = stage.client.next_url();
-            let client = Client::new([server.clone()]);
+            let client = stage.client.only(&server);
             let reply = tokio::time::timeout(BOUND, client.try_send(method, &request.path, &headers, body)).await;
             stage.is_over(number);
             match reply {
@@ -241,8 +265,12 @@ impl Stage {
     /// The same with what stands for places in recordings.
     fn as_recorded(&self, value: &Value) -> Value {
         let model = format!("{}/v1", self.pages);
+        let outside = self.outside.path.rsplit('/').next().unwrap_or_default();
         let places = [
+            (&*self.outside.path, "<outside>"),
+            (outside, "<outside name>"),
             (&*self.directory, "<work>"),
+            (self.directory.trim_start_matches('/'), "<work of />"),
             (&*encoded(&self.directory), "<work%2F>"),
             (&*self.data, "<data>"),
             (&*model, "<model>"),
@@ -256,6 +284,7 @@ impl Stage {
     /// A text of a recording with what stands for places here.
     fn here(&self, text: &str) -> String {
         text.replace("<work%2F>", &encoded(&self.directory))
+            .replace("<work%252F>", &encoded(&encoded(&self.directory)))
             .replace("<work>", &self.directory)
             .replace("<pages>", &self.pages)
             .replace(CHOSEN, &self.chosen)
