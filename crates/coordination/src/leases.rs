@@ -4,6 +4,7 @@
 use crate::{Attempt, Born, Entry, ReplicaId, Result, SessionKey};
 use async_trait::async_trait;
 use run_protocol::Fence;
+pub use run_protocol::{Former, Released};
 use std::collections::HashMap;
 
 /// The status of a session that is worked on or waits for work, as JSON.
@@ -51,17 +52,6 @@ pub enum Entered {
     Reborn(Born),
 }
 
-/// The answer to [`Leases::release`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Released {
-    /// The lease is gone, the idle events are out.
-    Done,
-    /// A newer ticket wants work: load again.
-    More,
-    /// The lease was not this attempt's any more.
-    Gone,
-}
-
 /// The answer to [`Leases::adopt`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Adopted {
@@ -69,18 +59,6 @@ pub enum Adopted {
     Mine,
     /// Somebody else has it.
     Lost,
-}
-
-/// How an attempt ended that did not give its lease back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Former {
-    /// It failed, or its replica was buried.
-    #[default]
-    Failed,
-    /// Its replica was buried while another run was on trial there.
-    Spared,
-    /// It was handed over.
-    HandedOver,
 }
 
 /// The leases of all sessions.

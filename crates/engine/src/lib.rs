@@ -20,6 +20,7 @@ mod feed;
 mod fold;
 mod fork;
 mod instances;
+mod life;
 mod named;
 mod prompt;
 mod prune;

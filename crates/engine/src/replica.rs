@@ -314,7 +314,7 @@ impl Engine {
             Ok(claimed) => {
                 let is_full = claimed.len() == room;
                 for (key, attempt) in claimed {
-                    self.spawn_run(key, attempt, crate::run::Entry::Claimed);
+                    self.spawn_run(key, attempt, run_protocol::Entry::Claimed);
                 }
                 is_full
             }

@@ -3,7 +3,7 @@
 use coordination::{Attempt, SessionKey};
 use run_protocol::Fence;
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct RunHandle {
     pub key: SessionKey,
     pub attempt: Attempt,
-    /// Set once the store gave it; 0 before.
+    /// Under which the run has its lease; 0 while it has none.
     fence: AtomicU64,
     /// "Look at the store": kept until it is taken.
     pub poke: Notify,
@@ -20,23 +20,17 @@ pub(crate) struct RunHandle {
     pub lost: CancellationToken,
     /// The replica's time is over: interrupt what runs, record it, hand over.
     pub interrupted: CancellationToken,
-    has_begun: AtomicBool,
 }
 
 impl RunHandle {
-    /// Notes the fence that the run works under.
-    pub(crate) fn begin(&self, fence: Fence) {
-        self.fence.store(fence.0, Ordering::Release);
-        self.has_begun.store(true, Ordering::Release);
-    }
-
-    /// Notes that the run gives its lease back.
-    pub(crate) fn rest(&self) {
-        self.has_begun.store(false, Ordering::Release);
+    /// Notes under which fence the run has its lease: the lease may be taken back in its name.
+    pub(crate) fn stand(&self, fence: Option<Fence>) {
+        self.fence.store(fence.map_or(0, |fence| fence.0), Ordering::Release);
     }
 
     fn fence(&self) -> Option<Fence> {
-        self.has_begun.load(Ordering::Acquire).then(|| Fence(self.fence.load(Ordering::Acquire)))
+        let fence = self.fence.load(Ordering::Acquire);
+        (fence > 0).then_some(Fence(fence))
     }
 
     fn poke(&self) {
@@ -79,7 +73,6 @@ impl Runs {
             poke: Notify::new(),
             lost: CancellationToken::new(),
             interrupted: CancellationToken::new(),
-            has_begun: AtomicBool::new(false),
         });
         if let Some(former) = self.all().insert(key, handle.clone()) {
             former.lost.cancel();

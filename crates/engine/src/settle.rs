@@ -3,18 +3,17 @@
 use crate::api::EngineError;
 use crate::commit::{Decision, body};
 use crate::publish::Origin;
-use crate::run::{End, Known, Run, session_record};
+use crate::run::{Known, Run, session_record};
 use crate::snapshots::Changes;
 use crate::trace;
 use crate::turn::{OpenTurn, Transcript};
-use coordination::Released;
-use run_protocol::{Ending, Head, RecordVersion, Spent, TicketAnswer};
+use run_protocol::{Ending, Head, RecordVersion, Released, Spent, TicketAnswer};
 use std::time::Duration;
 use storage::{Record, Write};
 use tracing::Instrument;
 use wire::ids::MessageId;
-use wire::message::MessageError;
-use wire::session::{SessionStatus, SessionSummary};
+use wire::message::{Message, MessageError};
+use wire::session::{Session, SessionStatus, SessionSummary};
 
 /// What a run settles its tickets with.
 #[derive(Clone, Debug)]
@@ -32,9 +31,18 @@ pub(crate) struct Settled {
     pub alone: Option<u64>,
 }
 
+/// What is told with the release, and after it.
+pub(crate) struct Farewell {
+    /// The loop looked once more and found nothing to do.
+    looked_again: bool,
+    rev: u64,
+    session: Option<Session>,
+    user: Option<Message>,
+}
+
 impl Run {
-    /// The final look, then the release. None: there is more to do.
-    pub(crate) async fn settle(&self, seen: u64, answer: Settled) -> Result<Option<End>, EngineError> {
+    /// The final look. With a farewell if it settled.
+    pub(crate) async fn settle(&self, seen: u64, answer: Settled) -> Result<(Ending, Option<Farewell>), EngineError> {
         if answer.alone.is_none() {
             self.prune().await?;
         }
@@ -74,30 +82,27 @@ impl Run {
                 Ok(Decision::Write(writes, (ending, Some(session), user, withdrawn)))
             })
             .await?;
-        if let Ending::Settle { upto } = ending {
-            for ask in withdrawn {
-                self.publish(ask.withdrawn_event()).await;
-            }
-            let released = self.release(upto, answer.looked_again).await?;
-            if let Some(session) = session.filter(|_| answer.alone.is_none()) {
-                // The trailing summary comes after idle.
-                let origin = Origin { fence: None, ..self.origin.clone() };
-                let version = |record: &str| Some((record.to_owned(), RecordVersion::head(head.rev)));
-                let engine = &self.engine;
-                engine.publish(&origin, wire::event::session_updated(&session), version(session.id.as_str())).await;
-                engine.publish(&origin, wire::event::session_diff(&session.id, &serde_json::json!([])), None).await;
-                if let Some(user) = &user {
-                    engine.publish(&origin, wire::event::message_updated(user), version(user.id().as_str())).await;
-                }
-            }
-            if released {
-                return Ok(Some(End::Over));
-            }
-        } else {
-            // What was added up must not be lost: the outcome was not committed with the ending.
-            self.add_up(answer.spent, now).await?;
+        if !matches!(ending, Ending::Settle { .. }) {
+            return Ok((ending, None));
         }
-        Ok(None)
+        for ask in withdrawn {
+            self.publish(ask.withdrawn_event()).await;
+        }
+        let session = session.filter(|_| answer.alone.is_none());
+        Ok((ending, Some(Farewell { looked_again: answer.looked_again, rev: head.rev, session, user })))
+    }
+
+    /// What is told after the release: the trailing summary comes after idle.
+    async fn say_farewell(&self, farewell: Farewell) {
+        let Some(session) = farewell.session else { return };
+        let origin = Origin { fence: None, ..self.origin.clone() };
+        let version = |record: &str| Some((record.to_owned(), RecordVersion::head(farewell.rev)));
+        let engine = &self.engine;
+        engine.publish(&origin, wire::event::session_updated(&session), version(session.id.as_str())).await;
+        engine.publish(&origin, wire::event::session_diff(&session.id, &serde_json::json!([])), None).await;
+        if let Some(user) = &farewell.user {
+            engine.publish(&origin, wire::event::message_updated(user), version(user.id().as_str())).await;
+        }
     }
 
     pub(crate) async fn add_up(&self, spent: Spent, now: u64) -> Result<Head, EngineError> {
@@ -149,8 +154,8 @@ impl Run {
         self.settle_aborted(upto, message).await
     }
 
-    async fn record_failure(&self, head: &Head, error: &MessageError) -> Result<Option<MessageId>, EngineError> {
-        let transcript = Transcript::load(self, head.issued).await?;
+    async fn record_failure(&self, seen: u64, error: &MessageError) -> Result<Option<MessageId>, EngineError> {
+        let transcript = Transcript::load(self, seen).await?;
         transcript.close_dangling(self, Some(error.clone())).await?;
         match transcript.newest_user() {
             Some(user) => Ok(Some(transcript.fail(self, user, error).await?)),
@@ -159,9 +164,13 @@ impl Run {
     }
 
     /// Ends the turn with an error that its callers and readers see.
-    pub(crate) async fn fail_turn(&self, head: &Head, error: MessageError) -> Result<(), EngineError> {
+    pub(crate) async fn fail_turn(
+        &self,
+        seen: u64,
+        error: MessageError,
+    ) -> Result<(Ending, Option<Farewell>), EngineError> {
         // A conversation that cannot be read must not keep its callers waiting.
-        let closed = match self.record_failure(head, &error).await {
+        let closed = match self.record_failure(seen, &error).await {
             Err(EngineError::Lost) => return Err(EngineError::Lost),
             Err(cause) => {
                 tracing::error!(%cause, "the failure of a turn cannot be recorded in its conversation");
@@ -176,7 +185,7 @@ impl Run {
             None => TicketAnswer::Failed { message },
         };
         self.settle(
-            head.issued,
+            seen,
             Settled {
                 answer,
                 user: None,
@@ -186,35 +195,38 @@ impl Run {
                 alone: None,
             },
         )
-        .await?;
-        Ok(())
+        .await
     }
 
-    /// Gives the lease back with the idle events. False: a newer ticket wants work. A loop that looked once more and found
+    /// Gives the lease back with the idle events, and tells what is to be told after them. A loop that looked once more and found
     /// nothing to do tells that it was busy with it, as OpenCode does.
-    pub(crate) async fn release(&self, seen: u64, looked_again: bool) -> Result<bool, EngineError> {
+    pub(crate) async fn release(
+        &self,
+        seen: u64,
+        silent: bool,
+        farewell: Option<Farewell>,
+    ) -> Result<Released, EngineError> {
         // Everything of this run goes out before its end.
         self.engine.flush(&self.handle.key.tenant, Duration::from_secs(5)).await;
         let mut entries = Vec::new();
-        if looked_again {
+        if farewell.as_ref().is_some_and(|farewell| farewell.looked_again) {
             entries.extend(self.engine.status_entries(&self.origin, &SessionStatus::Busy));
         }
-        if !self.is_silent() {
+        if !silent {
             entries.extend(self.engine.status_entries(&self.origin, &SessionStatus::Idle));
         }
-        // From here on nobody takes the lease back in this run's name.
-        self.handle.rest();
         for tries in 0..10_u64 {
             let (key, attempt) = (&self.handle.key, &self.handle.attempt);
             let released = self.engine.0.ports.leases.release(key, attempt, seen, &entries);
             match released.instrument(trace::lease("release", key, attempt)).await {
-                Ok(Released::More) => {
-                    self.handle.begin(self.guard.fence());
-                    return Ok(false);
-                }
-                Ok(Released::Done | Released::Gone) => {
-                    self.engine.0.waiters.wake(&self.handle.key);
-                    return Ok(true);
+                Ok(released) => {
+                    if released != Released::More {
+                        self.engine.0.waiters.wake(&self.handle.key);
+                    }
+                    if let Some(farewell) = farewell {
+                        self.say_farewell(farewell).await;
+                    }
+                    return Ok(released);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the lease could not be given back");

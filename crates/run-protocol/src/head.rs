@@ -1,5 +1,6 @@
 //! A session's head: what work was given out, what of it is dealt with, and whether the session lives.
 
+use crate::life::Former;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use wire::ids::MessageId;
@@ -239,6 +240,15 @@ impl Head {
             self.spared += 1;
         } else {
             self.tries += 1;
+        }
+    }
+
+    /// Counts an attempt that follows one which ended so. That it was handed over is no failure.
+    pub fn count_after(&mut self, former: Former) {
+        match former {
+            Former::HandedOver => {}
+            Former::Failed => self.count_attempt(false),
+            Former::Spared => self.count_attempt(true),
         }
     }
 

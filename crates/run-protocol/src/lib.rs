@@ -5,15 +5,17 @@
 
 pub mod beats;
 pub mod head;
+pub mod life;
 pub mod liveness;
 pub mod patience;
 pub mod turn;
 
 pub use beats::BeatWatch;
 pub use head::{Ended, Head, HeadState, Intent, IntentKind, Retry, Spent, Ticket, TicketAnswer, TicketKind};
+pub use life::{Effect, End, Entry, Former, Handover, Input, Life, Opened, Released, Worked};
 pub use liveness::Liveness;
 pub use patience::Patience;
-pub use turn::{Ending, Look, Opening};
+pub use turn::{Ending, Look, Opening, StopReason};
 
 use serde::{Deserialize, Serialize};
 

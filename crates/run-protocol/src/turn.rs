@@ -38,6 +38,22 @@ impl Opening {
     }
 }
 
+/// Why a step must stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StopReason {
+    /// Aborted up to this ticket.
+    Aborted {
+        /// The ticket up to which the abort reaches.
+        upto: u64,
+    },
+    /// The session was deleted, or the run was lost: nothing more is written.
+    Lost,
+    /// The replica's time is over: what runs is recorded as interrupted.
+    Interrupted,
+    /// Ownership can no longer be proven: what runs is recorded as interrupted, the run parks.
+    Frozen,
+}
+
 /// What a runner finds when it looks at the head: at each load, step end, head commit and poke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Look {
@@ -61,6 +77,15 @@ impl Look {
             Self::Aborted { upto: head.stopped }
         } else {
             Self::Go
+        }
+    }
+
+    /// Why a step that is under way must stop, if it must.
+    pub fn stops(self) -> Option<StopReason> {
+        match self {
+            Self::Go => None,
+            Self::Deleted => Some(StopReason::Lost),
+            Self::Aborted { upto } => Some(StopReason::Aborted { upto }),
         }
     }
 }
