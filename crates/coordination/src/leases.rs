@@ -11,7 +11,7 @@ use std::collections::HashMap;
 pub const BUSY: &str = r#"{"type":"busy"}"#;
 
 /// What a lease is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LeaseKind {
     /// A run: a second one waits for it.
     Run,

@@ -11,6 +11,7 @@ pub mod leases;
 pub mod locks;
 pub mod memory;
 pub mod registry;
+pub mod table;
 
 pub use events::{Appended, BatchNumber, Cursor, Entry, EventLog, LogLimits, Read, Subscription};
 pub use keys::{Attempt, Born, ReplicaId, SessionKey};

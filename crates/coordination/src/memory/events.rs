@@ -5,7 +5,7 @@ use super::state::State;
 use crate::{Appended, BatchNumber, Cursor, Entry, EventLog, LogLimits, Read, ReplicaId, Result, Subscription};
 use async_trait::async_trait;
 use bytes::Bytes;
-use run_protocol::{Fence, RecordVersion};
+use run_protocol::RecordVersion;
 use std::collections::{HashMap, VecDeque};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -111,7 +111,7 @@ impl Log {
 impl Shared {
     /// Appends what may be appended, in order; returns the indexes of what is fenced out.
     pub(super) fn append(&self, state: &mut State, tenant: &Tenant, entries: &[Entry]) -> Vec<usize> {
-        let State { leases, logs, .. } = state;
+        let State { table, logs, .. } = state;
         let log = logs.entry(tenant.clone()).or_default();
         let now = Instant::now();
         log.trim(&self.limits, now);
@@ -119,13 +119,11 @@ impl Shared {
         let (mut refused, mut appended) = (Vec::new(), Vec::new());
         for (index, entry) in entries.iter().enumerate() {
             let key = entry.session.clone().map(|session| crate::SessionKey::new(tenant.clone(), session));
-            let mut lease = key.and_then(|key| leases.get_mut(&key));
-            let fence: Option<Fence> = lease.as_ref().and_then(|lease| lease.fence);
-            if entry.fence.is_some() && entry.fence != fence {
+            if !table.admits(key.as_ref(), entry.fence) {
                 refused.push(index);
             } else if !log.is_old(entry) {
-                if let (Some(lease), Some(status)) = (&mut lease, &entry.status) {
-                    lease.status.clone_from(status);
+                if let (Some(key), Some(status)) = (&key, &entry.status) {
+                    table.set_status(key, status);
                 }
                 appended.push(log.push(entry, self.entropy.bits(), now));
             }
