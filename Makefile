@@ -1,4 +1,4 @@
-.PHONY: run test bench mutants contrast prove chaos versions clean
+.PHONY: run test bench mutants contrast prove chaos versions model clean
 
 # A local fleet on http://127.0.0.1:4096. More by ARGS: make run ARGS="--demo --replicas 5"
 run:
@@ -45,6 +45,10 @@ chaos:
 # A fleet of two builds: what is here, and OLD=commit. Each replica that starts is of the other one.
 versions:
 	@scripts/two_versions.sh $(OLD)
+
+# Explores the run protocol to the end of a bound larger than the tests' one. Another by ARGS="--prompts 2 --faults 2".
+model:
+	cargo run -q --release --locked -p model -- $(ARGS)
 
 clean:
 	cargo clean

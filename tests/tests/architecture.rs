@@ -9,7 +9,7 @@ const ROWS: [&[&str]; 7] = [
     &["wire"],
     &["run-protocol"],
     &["agents", "coordination", "models", "sandbox", "storage"],
-    &["coordination-redis", "tools"],
+    &["coordination-redis", "model", "tools"],
     &["engine"],
     &["server"],
     &["flotilla"],
@@ -19,11 +19,12 @@ const ROWS: [&[&str]; 7] = [
 const FOR_TESTS: [&str; 3] = ["bench", "suite", "testkit"];
 
 /// Who alone may depend on a package.
-const ONLY: [(&str, &[&str]); 4] = [
+const ONLY: [(&str, &[&str]); 5] = [
     ("redis", &["coordination-redis"]),
     ("deadpool-redis", &["coordination-redis"]),
     ("axum", &["bench", "server", "testkit"]),
     ("clap", &["bench", "flotilla"]),
+    ("stateright", &["model"]),
 ];
 
 /// Crates that never wait for anything, and packages that would let them.

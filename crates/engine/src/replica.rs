@@ -411,6 +411,9 @@ impl Engine {
 
     /// Takes a lease back in the name of the run that works under it here.
     async fn adopt(&self, id: &ReplicaId, key: &SessionKey, attempt: &Attempt, fence: Fence) {
+        if matches!(self.read_run_number(key).await, Ok(number) if !fence.holds(number)) {
+            return self.0.runs.lose(key, attempt);
+        }
         match self.0.ports.leases.adopt(key, id, attempt, fence).await {
             // It was given away meanwhile, and taken back by this: nobody runs it.
             Ok(Adopted::Mine) if self.0.runs.attempt_of(key, fence).as_ref() != Some(attempt) => {

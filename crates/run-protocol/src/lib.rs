@@ -24,6 +24,14 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Fence(pub u64);
 
+impl Fence {
+    /// Whether a runner under this fence still holds its guard, whose number is this. Who does not takes no lease back: another
+    /// was here meanwhile, and what is still to be told would be told after it.
+    pub fn holds(self, number: u64) -> bool {
+        number == self.0
+    }
+}
+
 impl std::fmt::Display for Fence {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)

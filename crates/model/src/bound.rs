@@ -1,0 +1,117 @@
+//! How far the model goes, what may go wrong in it, and what may be wrong with it on purpose.
+
+/// How far the exploration goes. Within it, everything is explored.
+#[derive(Clone, Debug)]
+pub struct Bound {
+    /// Replicas.
+    pub replicas: u8,
+    /// Prompts that clients send.
+    pub prompts: u8,
+    /// Prompts that are sent again.
+    pub retries: u8,
+    /// Aborts.
+    pub aborts: u8,
+    /// Deletions of the session.
+    pub deletions: u8,
+    /// Faults of all kinds together.
+    pub faults: u8,
+    /// Faults of one kind.
+    pub of_a_kind: u8,
+    /// The kinds that may come.
+    pub kinds: &'static [Fault],
+    /// What is wrong with the surroundings on purpose.
+    pub flaw: Option<Flaw>,
+}
+
+impl Bound {
+    /// How many faults of a kind may come.
+    pub fn of_kind(&self, fault: Fault) -> u8 {
+        if self.kinds.contains(&fault) { self.of_a_kind.min(self.faults) } else { 0 }
+    }
+
+    /// What the test of the model explores in the time that continuous integration has.
+    pub fn small() -> Self {
+        Self {
+            replicas: 2,
+            prompts: 1,
+            retries: 0,
+            aborts: 0,
+            deletions: 0,
+            faults: 1,
+            of_a_kind: 1,
+            kinds: &Fault::ALL,
+            flaw: None,
+        }
+    }
+
+    /// What `make model` explores.
+    pub fn large() -> Self {
+        Self { prompts: 2, aborts: 1, ..Self::small() }
+    }
+}
+
+impl std::fmt::Display for Bound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { replicas, prompts, retries, aborts, deletions, faults, of_a_kind, kinds, flaw } = self;
+        write!(
+            f,
+            "{replicas} replicas, 1 session, {prompts} prompts, {retries} sent again, {aborts} aborts, {deletions} \
+             deletions, {faults} faults ({of_a_kind} of a kind) of {kinds:?}"
+        )?;
+        match flaw {
+            None => Ok(()),
+            Some(flaw) => write!(f, ", with the flaw {flaw:?}"),
+        }
+    }
+}
+
+/// What may go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Fault {
+    /// A replica dies.
+    Crash,
+    /// A replica is stopped by a signal, and goes on some time.
+    Pause,
+    /// A replica does not reach Redis for some time.
+    Cut,
+    /// Redis fails over to a copy that lags one write behind.
+    Failover,
+    /// Redis is restarted empty.
+    Emptied,
+    /// A command takes effect, its answer is lost.
+    AnswerLost,
+    /// A command takes effect after its caller gave it up.
+    Late,
+    /// A command takes effect at once and again later.
+    Twice,
+    /// What was published to a replica is lost.
+    HintLost,
+}
+
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Crash,
+        Self::Pause,
+        Self::Cut,
+        Self::Failover,
+        Self::Emptied,
+        Self::AnswerLost,
+        Self::Late,
+        Self::Twice,
+        Self::HintLost,
+    ];
+}
+
+/// What is wrong with the surroundings of the core, for the tests that show that it would be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Flaw {
+    /// A guard is taken, and a write under it lands, whatever its number is.
+    FenceWithoutCompare,
+    /// A runner's head commit looks whether it holds the guards, and then writes whether it still does or not.
+    CheckThenWrite,
+    /// Nobody goes through the markers.
+    NoSweep,
+    /// An abort is only said over the control channel.
+    CancelByHintOnly,
+}

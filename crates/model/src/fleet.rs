@@ -1,0 +1,446 @@
+//! What replicas and clients do beside the runs, and what befalls them.
+
+use crate::bound::{Bound, Fault, Flaw};
+use crate::redis::{Answer, How};
+use crate::run::upto;
+use crate::world::{Chore, Command, Facts, Replica, Stage, Task, World};
+use coordination::{Adopted, Entered};
+use run_protocol::{End, Entry, HeadState};
+
+/// What can happen next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// A client's prompt is stored, and acknowledged.
+    Prompt(usize),
+    /// A client sends it again.
+    Retry(usize),
+    /// A client aborts.
+    Abort(usize),
+    /// A client deletes the session.
+    Delete(usize),
+    /// The next moment of a run.
+    Run(usize, usize, How),
+    /// Something comes into a step or a wait.
+    Notice(usize, usize),
+    /// The next moment of something else.
+    Task(usize, usize, How),
+    /// The steward's next call.
+    Chore(usize, How),
+    /// A beat.
+    Tick(usize),
+    /// What is due is claimed.
+    Claim(usize, How),
+    /// The markers are gone through.
+    Sweep(usize),
+    /// A replica joins the fleet after a start.
+    Join(usize),
+    /// A replica buries what fell silent.
+    Bury(usize, u8),
+    /// A replica's time is over without an answered beat.
+    Freeze(usize),
+    /// A late command takes effect.
+    Arrive(usize),
+    /// A replica that died is started again.
+    Restart(usize),
+    /// A replica goes on after its pause; others may have buried it.
+    Resume(usize),
+    /// A replica reaches Redis again.
+    Heal(usize),
+    /// A fault that needs no call.
+    Befall(Fault, usize),
+}
+
+impl World {
+    /// What an action means here.
+    pub fn describe(&self, action: Action) -> String {
+        match action {
+            Action::Run(r, index, _) | Action::Notice(r, index) => {
+                let run = &self.replicas[r].runs[index];
+                format!("{action:?}: attempt {}: {:?}, {:?}", run.attempt, run.effect, run.stage)
+            }
+            Action::Task(r, index, _) => format!("{action:?}: {:?}", self.replicas[r].tasks[index]),
+            Action::Chore(r, _) => format!("{action:?}: {:?}", self.replicas[r].chores[0]),
+            Action::Arrive(index) => format!("{action:?}: {:?}", self.late[index]),
+            _ => format!("{action:?}"),
+        }
+    }
+
+    /// All that can happen next.
+    pub fn actions(&self, bound: &Bound, actions: &mut Vec<Action>) {
+        let calls = |how: &How| match how {
+            How::Well => true,
+            How::With(fault) => self.left.has(*fault),
+        };
+        for (r, replica) in self.replicas.iter().enumerate() {
+            self.faults(r, replica, actions);
+            if !replica.is_awake() {
+                continue;
+            }
+            let reaches = self.reaches(r);
+            let can_meet = |publishes: bool| {
+                let hows = How::ALL.into_iter().filter(move |how| *how == How::Well || reaches);
+                hows.filter(calls).filter(move |how| *how != How::With(Fault::HintLost) || publishes)
+            };
+            self.requests(r, reaches, actions);
+            for index in 0..replica.runs.len() {
+                actions.push(Action::Notice(r, index));
+                match self.run_calls(r, index) {
+                    true => actions.extend(can_meet(false).map(|how| Action::Run(r, index, how))),
+                    false => actions.push(Action::Run(r, index, How::Well)),
+                }
+            }
+            for (index, task) in replica.tasks.iter().enumerate() {
+                match task {
+                    Task::Enter { number: Some(_), .. } | Task::Poke { .. } => {
+                        actions.extend(can_meet(true).map(|how| Action::Task(r, index, how)));
+                    }
+                    Task::Enter { number: None, .. } => actions.push(Action::Task(r, index, How::Well)),
+                    Task::Delete { stage } => match stage {
+                        Stage::Removed => actions.extend(can_meet(false).map(|how| Action::Task(r, index, how))),
+                        _ => actions.push(Action::Task(r, index, How::Well)),
+                    },
+                }
+            }
+            if !replica.chores.is_empty() {
+                actions.extend(can_meet(false).map(|how| Action::Chore(r, how)));
+            } else if reaches || replica.is_cut {
+                actions.push(Action::Tick(r));
+            }
+            if reaches {
+                let is_due = self.redis.lease(&()).is_some_and(|lease| lease.owner().is_none());
+                if is_due && !replica.is_frozen {
+                    actions.extend(can_meet(false).map(|how| Action::Claim(r, how)));
+                }
+                if bound.flaw != Some(Flaw::NoSweep) && self.has_to_sweep() {
+                    actions.push(Action::Sweep(r));
+                }
+                for dead in self.silent() {
+                    actions.push(Action::Bury(r, dead));
+                }
+            } else if replica.is_cut && !replica.is_frozen {
+                actions.push(Action::Freeze(r));
+            }
+            if replica.id.is_none() {
+                actions.push(Action::Join(r));
+            }
+        }
+        actions.extend((0..self.late.len()).map(Action::Arrive));
+        actions.extend(
+            [Fault::Failover, Fault::Emptied]
+                .into_iter()
+                .filter(|f| self.left.has(*f))
+                .map(|fault| Action::Befall(fault, 0)),
+        );
+    }
+
+    fn faults(&self, r: usize, replica: &Replica, actions: &mut Vec<Action>) {
+        let befall = |fault| self.left.has(fault).then_some(Action::Befall(fault, r));
+        if !replica.is_up {
+            actions.push(Action::Restart(r));
+            return;
+        }
+        actions.extend(befall(Fault::Crash));
+        match replica.is_paused {
+            true => actions.push(Action::Resume(r)),
+            false => actions.extend(befall(Fault::Pause)),
+        }
+        match replica.is_cut {
+            true => actions.push(Action::Heal(r)),
+            false => actions.extend(befall(Fault::Cut)),
+        }
+    }
+
+    fn requests(&self, r: usize, reaches: bool, actions: &mut Vec<Action>) {
+        let is_live = self.store.head.head().is_live();
+        if !reaches || self.replicas[r].is_frozen || !is_live {
+            return;
+        }
+        if self.left.prompts > 0 {
+            actions.push(Action::Prompt(r));
+        }
+        if self.left.retries > 0 && self.seen.acknowledged > 0 {
+            actions.push(Action::Retry(r));
+        }
+        if self.left.aborts > 0 && self.store.head.head().is_open() {
+            actions.push(Action::Abort(r));
+        }
+        if self.left.deletions > 0 && self.seen.acknowledged > 0 {
+            actions.push(Action::Delete(r));
+        }
+    }
+
+    /// Open work that nobody has a lease for, or an abort that its owner was not told of since the last beat.
+    pub fn has_to_sweep(&self) -> bool {
+        let head = self.store.head.head();
+        let is_untold = || {
+            let owner = self.holder().map(|(owner, _)| owner);
+            owner.is_some_and(|owner| self.redis.clone().news(&owner, &[]).pokes.is_empty())
+        };
+        head.is_open() && (self.redis.lease(&()).is_none() || (head.stopped > head.settled && is_untold()))
+    }
+
+    /// Names that beat no more.
+    pub fn silent(&self) -> Vec<u8> {
+        let beats = |id: u8| {
+            self.replicas.iter().any(|replica| replica.id == Some(id) && replica.is_awake() && !replica.is_cut)
+        };
+        self.redis.beats().keys().copied().filter(|id| !beats(*id)).collect()
+    }
+
+    /// What follows an action. False: nothing does.
+    pub fn act(&mut self, action: Action, flaw: Option<Flaw>) -> bool {
+        if let Action::Run(_, _, How::With(fault))
+        | Action::Task(_, _, How::With(fault))
+        | Action::Chore(_, How::With(fault))
+        | Action::Claim(_, How::With(fault))
+        | Action::Befall(fault, _) = action
+            && !self.left.take(fault)
+        {
+            return false;
+        }
+        if !self.left.has(Fault::Failover) && !matches!(action, Action::Befall(Fault::Failover, _)) {
+            self.copy = None;
+        }
+        match action {
+            Action::Prompt(r) => self.prompt(r),
+            Action::Retry(r) => {
+                // It has a ticket: the client waits for that, here.
+                self.left.retries -= 1;
+                self.depose();
+                self.wait(r);
+            }
+            Action::Abort(r) => self.abort(r, flaw),
+            Action::Delete(r) => {
+                self.left.deletions -= 1;
+                self.depose();
+                let mut head = self.store.head.head();
+                head.state = HeadState::Deleted;
+                self.store.head = Facts::of(&head);
+                self.seen.is_deleted = true;
+                self.replicas[r].tasks.push(Task::Delete { stage: Stage::Begun });
+            }
+            Action::Run(r, index, how) => return self.run_on(r, index, how, flaw),
+            Action::Notice(r, index) => return self.notice(r, index),
+            Action::Task(r, index, how) => self.task(r, index, how, flaw),
+            Action::Chore(r, how) => self.chore(r, how),
+            Action::Tick(r) => self.tick(r),
+            Action::Claim(r, how) => self.claim(r, how),
+            Action::Sweep(r) => {
+                let born = self.replicas[r].born;
+                self.execute(&Command::EnsureDue { born }, true);
+                let head = self.store.head.head();
+                if head.stopped > head.settled {
+                    self.execute(&Command::Poke, true);
+                }
+            }
+            Action::Join(r) => {
+                let (id, mark) = (self.new_id(), self.new_mark());
+                let born = self.change(|table| table.join(&id, &mark));
+                let replica = &mut self.replicas[r];
+                (replica.id, replica.born) = (Some(id), born);
+            }
+            Action::Bury(_, dead) => {
+                let beat = self.redis.beats().get(&dead).copied().unwrap_or_default();
+                self.change(|table| table.bury(&dead, beat, 0));
+            }
+            Action::Freeze(r) => self.replicas[r].is_frozen = true,
+            Action::Arrive(index) => {
+                let command = self.late.remove(index);
+                self.execute(&command, true);
+            }
+            Action::Restart(r) => self.replicas[r] = Replica::restarted(),
+            Action::Resume(r) => (self.replicas[r].is_paused, self.replicas[r].is_frozen) = (false, true),
+            Action::Heal(r) => self.replicas[r].is_cut = false,
+            Action::Befall(fault, r) => self.befall(fault, r),
+        }
+        if !self.left.has(Fault::Failover) {
+            self.copy = None;
+        }
+        true
+    }
+
+    fn befall(&mut self, fault: Fault, r: usize) {
+        let replica = &mut self.replicas[r];
+        match fault {
+            Fault::Crash => *replica = Replica::dead(None),
+            Fault::Pause => replica.is_paused = true,
+            Fault::Cut => replica.is_cut = true,
+            Fault::Failover => {
+                if let Some(copy) = self.copy.take() {
+                    self.redis = copy;
+                }
+                (self.seen.begun, self.seen.has_forgotten) = (0, true);
+                self.copy = self.left.has(Fault::Failover).then(|| self.redis.clone());
+            }
+            Fault::Emptied => {
+                self.redis = coordination::table::Table::default();
+                (self.seen.begun, self.seen.has_forgotten) = (0, true);
+                self.copy = self.copy.is_some().then(coordination::table::Table::default);
+            }
+            Fault::AnswerLost | Fault::Late | Fault::Twice | Fault::HintLost => {}
+        }
+    }
+
+    fn prompt(&mut self, r: usize) {
+        self.left.prompts -= 1;
+        self.depose();
+        let mut head = self.store.head.head();
+        let was_open = head.is_open();
+        let k = head.issue() as u8;
+        self.store.head = Facts::of(&head);
+        self.seen.acknowledged = k;
+        let (attempt, number) = (self.new_attempt(), Some(self.store.run));
+        self.replicas[r].tasks.push(Task::Enter { attempt, ticket: k, was_open, number });
+    }
+
+    /// Somebody waits on a replica, and nobody may be working: then it does.
+    fn wait(&mut self, r: usize) {
+        let (attempt, ticket) = (self.new_attempt(), self.seen.acknowledged);
+        self.replicas[r].tasks.push(Task::Enter { attempt, ticket, was_open: true, number: None });
+    }
+
+    fn abort(&mut self, r: usize, flaw: Option<Flaw>) {
+        self.left.aborts -= 1;
+        self.depose();
+        let mut head = self.store.head.head();
+        let Some(stopped) = head.stop() else { return };
+        self.seen.aborted |= upto(stopped) & !upto(head.settled);
+        if flaw != Some(Flaw::CancelByHintOnly) {
+            self.store.head = Facts::of(&head);
+        }
+        for run in &mut self.replicas[r].runs {
+            run.is_poked = true;
+        }
+        self.replicas[r].tasks.push(Task::Poke { upto: stopped as u8 });
+    }
+
+    fn task(&mut self, r: usize, index: usize, how: How, flaw: Option<Flaw>) {
+        let (id, born) = (self.replicas[r].id, self.replicas[r].born);
+        match self.replicas[r].tasks.remove(index) {
+            Task::Enter { attempt, ticket, was_open, number: None } => {
+                let number = Some(self.store.run);
+                self.replicas[r].tasks.insert(index, Task::Enter { attempt, ticket, was_open, number });
+            }
+            Task::Enter { attempt, ticket, was_open, number: Some(number) } => {
+                let again = Task::Enter { attempt, ticket, was_open, number: None };
+                let Some(replica) = id else { return };
+                match self.call(r, &Command::Enter { replica, born, attempt, ticket, was_open }, how) {
+                    Some(Answer::Entered(Entered::Won)) => {
+                        let entry = Entry::Entered { number, was_open };
+                        self.replicas[r].spawn(attempt, entry);
+                    }
+                    Some(Answer::Reborn) => self.replicas[r].tasks.insert(index, again),
+                    None if self.reaches(r) => self.replicas[r].tasks.insert(index, again),
+                    // Another works; or Redis is away for long, and the sweep finds the ticket.
+                    _ => {}
+                }
+            }
+            Task::Poke { upto } => {
+                self.call(r, &Command::Poke, how);
+                if self.store.head.head().settled < u64::from(upto) {
+                    // No owner and still open: this replica closes it.
+                    self.wait(r);
+                }
+            }
+            Task::Delete { stage } => {
+                if let Some(Some(stage)) = self.delete_on(r, stage, how, flaw) {
+                    self.replicas[r].tasks.insert(index, Task::Delete { stage });
+                }
+            }
+        }
+    }
+
+    fn chore(&mut self, r: usize, how: How) {
+        let Some(replica) = self.replicas[r].id else { return };
+        match self.replicas[r].chores.remove(0) {
+            Chore::Adopt { attempt, fence } => {
+                if !fence.holds(self.store.run) {
+                    // Others have been there since.
+                    return self.lose(r, attempt);
+                }
+                match self.call(r, &Command::Adopt { replica, attempt, fence }, how) {
+                    Some(Answer::Adopted(Adopted::Mine)) => {
+                        let here = self.replicas[r].run_here();
+                        if here.is_none_or(|run| run.attempt != attempt || run.life.fence() != Some(fence)) {
+                            // It was given away meanwhile, and taken back by this: nobody runs it.
+                            self.replicas[r].chores.push(Chore::HandOver { attempt });
+                        }
+                    }
+                    Some(Answer::Adopted(Adopted::Lost)) => self.lose(r, attempt),
+                    // The next beat finds that the count differs.
+                    _ => {}
+                }
+            }
+            Chore::HandOver { attempt } => {
+                self.call(r, &Command::HandOver { attempt, end: End::HandOver }, how);
+            }
+        }
+    }
+
+    fn lose(&mut self, r: usize, attempt: u8) {
+        for run in self.replicas[r].runs.iter_mut().filter(|run| run.attempt == attempt) {
+            run.is_lost = true;
+        }
+    }
+
+    fn tick(&mut self, r: usize) {
+        let Some(id) = self.replicas[r].id else { return };
+        if self.replicas[r].is_cut {
+            // Runs look at the store by themselves, so that an abort reaches them.
+            for run in self.replicas[r].runs.iter_mut().filter(|run| run.life.fence().is_some()) {
+                run.is_poked = true;
+            }
+            return;
+        }
+        let (born, mark) = (self.replicas[r].born, self.new_mark());
+        if let Some(born) = self.change(|table| table.reborn(&born, &id, || mark)) {
+            self.replicas[r].born = born;
+            return self.adopt_all(r);
+        }
+        if !self.redis.beats().contains_key(&id) {
+            let new = self.new_id();
+            self.replicas[r].id = Some(new);
+            self.change(|table| table.join(&new, &born));
+            return self.adopt_all(r);
+        }
+        self.replicas[r].is_frozen = false;
+        let news = self.redis.news(&id, &[]);
+        if !news.pokes.is_empty() {
+            self.change(|table| table.news(&id, &news.pokes));
+            if let Some(run) = self.replicas[r].runs.last_mut() {
+                run.is_poked = true;
+            }
+        }
+        // As many as it runs: there is one session.
+        let here = u64::from(!self.replicas[r].runs.is_empty());
+        if news.owned != here {
+            self.reconcile(r);
+        }
+    }
+
+    fn adopt_all(&mut self, r: usize) {
+        let here = self.replicas[r].run_here();
+        let begun = here.and_then(|run| Some(Chore::Adopt { attempt: run.attempt, fence: run.life.fence()? }));
+        self.replicas[r].chores.extend(begun);
+    }
+
+    fn reconcile(&mut self, r: usize) {
+        match self.holder() {
+            Some((owner, attempt)) if Some(owner) == self.replicas[r].id => {
+                // Won by a call whose answer was lost: nobody runs it.
+                if self.replicas[r].runs.is_empty() {
+                    self.replicas[r].chores.push(Chore::HandOver { attempt });
+                }
+            }
+            _ => self.adopt_all(r),
+        }
+    }
+
+    fn claim(&mut self, r: usize, how: How) {
+        let Some(replica) = self.replicas[r].id else { return };
+        let (born, attempt) = (self.replicas[r].born, self.new_attempt());
+        if self.call(r, &Command::Claim { replica, born, attempt }, how) == Some(Answer::Yes(true)) {
+            self.replicas[r].spawn(attempt, Entry::Claimed);
+        }
+    }
+}

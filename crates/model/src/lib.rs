@@ -1,0 +1,149 @@
+//! The run protocol, explored to the end of a bound.
+//!
+//! What is explored is the code that runs: the life of a run and its decisions are `run_protocol::Life`, `Opening`, `Look`,
+//! `Ending` and `Head`, which the engine drives; what Redis does is `coordination::table::Table`, which the in-process
+//! backend keeps, and to which the scripts on Redis give the same answers (`crates/coordination-redis/tests/agreement.rs`). What
+//! this crate adds is what they are driven by: replicas that die, are stopped, are cut off; Redis that fails over to a copy
+//! that lags, or is restarted empty; commands that arrive late, twice, or whose answer is lost; published hints that are
+//! lost; clients that prompt, send again, abort and delete.
+//!
+//! **What is left out.** One session, so nothing about children. Time: a delay, a back-off, a TTL is over at any moment, and a
+//! replica is frozen at any moment while it is cut off or after a pause; it may be buried as soon as it is stopped, cut off
+//! or dead. Beats are not counted: a burial never names an old one. The store is two guards and a head; its files are one
+//! write, requests' head commits happen in one moment, and a disk never fails. A step is one write, one event, the end: there
+//! are no turns of several steps, no tools, no asks, no drain, no reverts. The lock around head commits is left out: the
+//! guards must do without. Readers of events are left out. That a replica looks at the run guard and then takes its lease back
+//! is one moment: between the two a whole run of another would have to begin and end. How a replica enters, ticks, adopts, claims, sweeps and deletes
+//! is told here once more (`fleet.rs`), after `engine/run.rs::enter` and `engine/replica.rs`; those are small, but they are a
+//! second telling.
+
+pub mod bound;
+mod fleet;
+pub mod properties;
+mod redis;
+mod run;
+mod world;
+
+use bound::{Bound, Fault};
+use fleet::Action;
+use properties::{Broken, SETTLES};
+use redis::How;
+use stateright::{Checker, HasDiscoveries, Model, Property};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use world::World;
+
+/// The protocol within a bound.
+struct Protocol {
+    bound: Bound,
+    /// How often each kind of fault was taken.
+    taken: [AtomicU64; Fault::ALL.len()],
+}
+
+impl Model for Protocol {
+    type State = World;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![World::new(&self.bound)]
+    }
+
+    fn actions(&self, state: &World, actions: &mut Vec<Action>) {
+        state.actions(&self.bound, actions);
+    }
+
+    fn next_state(&self, last: &World, action: Action) -> Option<World> {
+        let mut next = last.clone();
+        if !next.act(action, self.bound.flaw) || next == *last {
+            return None;
+        }
+        let fault = match action {
+            Action::Run(_, _, How::With(fault))
+            | Action::Task(_, _, How::With(fault))
+            | Action::Chore(_, How::With(fault))
+            | Action::Claim(_, How::With(fault))
+            | Action::Befall(fault, _) => Some(fault),
+            _ => None,
+        };
+        if let Some(fault) = fault {
+            self.taken[fault as usize].fetch_add(1, Ordering::Relaxed);
+        }
+        Some(next)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        let [(_, a), (_, b), (_, c), (_, d), (_, e), (_, f)] = Broken::ALL;
+        vec![
+            Property::always(a, |_, state: &World| state.holds(Broken::TwoRunners)),
+            Property::always(b, |_, state: &World| state.holds(Broken::OwnerDeposed)),
+            Property::always(c, |_, state: &World| state.holds(Broken::PromptLost)),
+            Property::always(d, |_, state: &World| state.holds(Broken::Abort)),
+            Property::always(e, |_, state: &World| state.holds(Broken::LateEvent)),
+            Property::always(f, |_, state: &World| state.holds(Broken::Resurrected)),
+            Property::always(SETTLES, |model: &Self, state: &World| state.settles(&model.bound)),
+        ]
+    }
+}
+
+/// What an exploration came to.
+pub struct Explored {
+    /// The bound.
+    pub bound: Bound,
+    /// Different states.
+    pub states: usize,
+    /// The longest of the shortest ways to a state.
+    pub depth: usize,
+    /// How long it took.
+    pub took: Duration,
+    /// How often each kind of fault was taken.
+    pub taken: Vec<(Fault, u64)>,
+    /// Whether there was nothing left within the bound.
+    pub is_complete: bool,
+    /// The properties that do not hold, each with the actions that lead there.
+    pub broken: Vec<(&'static str, Vec<String>)>,
+}
+
+/// Explores everything within a bound on so many threads, or until a property is broken.
+pub fn explore(bound: Bound, threads: usize) -> Explored {
+    let began = Instant::now();
+    let model = Protocol { bound: bound.clone(), taken: Default::default() };
+    let checker = model.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+    let broken = checker.discoveries().into_iter().map(|(name, path)| {
+        let steps = path.into_vec().into_iter().filter_map(|(state, action)| Some(state.describe(action?)));
+        (name, steps.collect())
+    });
+    let broken: Vec<_> = broken.collect();
+    let taken = Fault::ALL.map(|fault| (fault, checker.model().taken[fault as usize].load(Ordering::Relaxed)));
+    Explored {
+        bound,
+        states: checker.unique_state_count(),
+        depth: checker.max_depth(),
+        took: began.elapsed(),
+        taken: taken.into(),
+        is_complete: checker.is_done(),
+        broken,
+    }
+}
+
+impl std::fmt::Display for Explored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(f, "bound   {}", self.bound)?;
+        writeln!(
+            f,
+            "states  {} different, depth {}, {} in {:.0?}",
+            self.states,
+            self.depth,
+            if self.is_complete { "explored to the end" } else { "not explored to the end" },
+            self.took
+        )?;
+        let taken: Vec<_> = self.taken.iter().map(|(fault, count)| format!("{fault:?} {count}")).collect();
+        writeln!(f, "faults  {}", taken.join(", "))?;
+        for (name, actions) in &self.broken {
+            writeln!(f, "BROKEN  {name}, after")?;
+            for action in actions {
+                writeln!(f, "          {action}")?;
+            }
+        }
+        Ok(())
+    }
+}

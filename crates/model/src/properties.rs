@@ -1,0 +1,131 @@
+//! What must hold, and what must always be possible.
+
+use crate::bound::{Bound, Fault};
+use crate::fleet::Action;
+use crate::redis::How;
+use crate::world::{Left, Task, World};
+use run_protocol::HeadState;
+
+/// What can be broken. Each is a safety property.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Broken {
+    /// A write of a runner landed though another had taken its place.
+    TwoRunners = 1,
+    /// A runner whose lease was its own lost the run guard to one that had none.
+    OwnerDeposed = 2,
+    /// A ticket was settled twice, or as answered though no current runner had seen it, or was forgotten.
+    PromptLost = 4,
+    /// An abort settled a ticket that it was not about, or one that it was about was answered after it.
+    Abort = 8,
+    /// An event of a runner is in the log behind the beginning of its successor.
+    LateEvent = 16,
+    /// A write landed in a session that is removed, or a deleted one lives.
+    Resurrected = 32,
+}
+
+impl Broken {
+    /// Each with the name of its property.
+    pub const ALL: [(Self, &'static str); 6] = [
+        (Self::TwoRunners, "one runner: no write lands of a runner whose place is taken"),
+        (Self::OwnerDeposed, "one runner: nobody without the lease deposes who has it"),
+        (Self::PromptLost, "no lost prompt: each acknowledged ticket is settled once, and answered by who has seen it"),
+        (Self::Abort, "an abort reaches the tickets that were open, and no others"),
+        (Self::LateEvent, "no event of a runner comes after its successor began"),
+        (Self::Resurrected, "a deleted session stays deleted"),
+    ];
+}
+
+/// The name of the property that open tickets can always be settled.
+pub const SETTLES: &str = "from here all open tickets are settled once faults end";
+
+/// For so many rounds of everybody's next moment a world may need until all is settled.
+const ROUNDS: usize = 80;
+
+impl World {
+    pub(crate) fn break_(&mut self, broken: Broken) {
+        self.seen.broken |= broken as u8;
+    }
+
+    /// True unless this is broken.
+    pub fn holds(&self, broken: Broken) -> bool {
+        let head = self.store.head.head();
+        let beside = match broken {
+            Broken::PromptLost => {
+                let settled = self.seen.settled & !crate::run::upto(head.settled);
+                head.issued < u64::from(self.seen.acknowledged) || settled != 0
+            }
+            Broken::Resurrected => self.seen.is_deleted && head.state == HeadState::Live,
+            _ => false,
+        };
+        self.seen.broken & broken as u8 == 0 && !beside
+    }
+
+    /// True if nothing is open and nobody works.
+    fn is_at_rest(&self) -> bool {
+        let idle = |replica: &crate::world::Replica| {
+            replica.runs.is_empty() && replica.tasks.iter().all(|task| !matches!(task, Task::Delete { .. }))
+        };
+        !self.store.head.head().is_open() && self.redis.lease(&()).is_none() && self.replicas.iter().all(idle)
+    }
+
+    /// True if the world comes to rest once no more faults come: whoever is dead is started again, whoever is stopped goes
+    /// on, Redis is reached, and everybody does in turn what there is to do.
+    pub fn settles(&self, bound: &Bound) -> bool {
+        let mut world = self.clone();
+        world.left = Left { prompts: 0, aborts: 0, deletions: 0, retries: 0, of: [0; Fault::ALL.len()], faults: 0 };
+        world.copy = None;
+        for r in 0..world.replicas.len() {
+            if !world.replicas[r].is_up {
+                world.act(Action::Restart(r), bound.flaw);
+            }
+            if world.replicas[r].is_paused {
+                world.act(Action::Resume(r), bound.flaw);
+            }
+            if world.replicas[r].is_cut {
+                world.act(Action::Heal(r), bound.flaw);
+            }
+        }
+        (0..ROUNDS).any(|_| {
+            world.is_at_rest() || {
+                world.round(bound);
+                false
+            }
+        })
+    }
+
+    /// Everybody's next moment.
+    fn round(&mut self, bound: &Bound) {
+        let flaw = bound.flaw;
+        if !self.late.is_empty() {
+            self.act(Action::Arrive(0), flaw);
+        }
+        for r in 0..self.replicas.len() {
+            if self.replicas[r].id.is_none() {
+                self.act(Action::Join(r), flaw);
+            }
+            match self.replicas[r].chores.is_empty() {
+                true => self.act(Action::Tick(r), flaw),
+                false => self.act(Action::Chore(r, How::Well), flaw),
+            };
+            for dead in self.silent() {
+                self.act(Action::Bury(r, dead), flaw);
+            }
+            if !self.replicas[r].tasks.is_empty() {
+                self.act(Action::Task(r, 0, How::Well), flaw);
+            }
+            // The newest first: those before it go as they end.
+            for index in (0..self.replicas[r].runs.len()).rev() {
+                if !self.act(Action::Notice(r, index), flaw) {
+                    self.act(Action::Run(r, index, How::Well), flaw);
+                }
+            }
+            let mut next = Vec::new();
+            self.actions(bound, &mut next);
+            let is_due =
+                |action: &&Action| matches!(action, Action::Claim(by, How::Well) | Action::Sweep(by) if *by == r);
+            if let Some(action) = next.iter().find(is_due).copied() {
+                self.act(action, flaw);
+            }
+        }
+    }
+}

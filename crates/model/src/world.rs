@@ -1,0 +1,411 @@
+//! What there is: the store, Redis, the replicas, what is on its way, and what an observer has seen.
+
+use crate::bound::{Bound, Fault};
+use coordination::table::{Names, Table};
+use run_protocol::{Effect, End, Entry, Fence, Head, HeadState, Life};
+
+/// Names are small numbers. One that nobody remembers any more is given again, as if it were drawn at random.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Small;
+
+impl Names for Small {
+    type Replica = u8;
+    type Session = ();
+    type Attempt = u8;
+    type Mark = u8;
+}
+
+/// How many attempts there may be without a completed step.
+const ATTEMPTS: u32 = 4;
+
+/// All of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct World {
+    /// The data directory.
+    pub store: Store,
+    /// What Redis remembers: the in-process backend's own table.
+    pub redis: Table<Small>,
+    /// What a copy of it knows that lags one write behind; kept while a failover may still come.
+    pub copy: Option<Table<Small>>,
+    /// Commands that nobody waits for any more, and that may still take effect.
+    pub late: Vec<Command>,
+    /// The fleet.
+    pub replicas: Vec<Replica>,
+    /// What may still happen.
+    pub left: Left,
+    /// What was seen.
+    pub seen: Seen,
+}
+
+/// The facts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Store {
+    /// The run guard's number.
+    pub run: u64,
+    /// The head, as far as decisions go.
+    pub head: Facts,
+}
+
+/// What decisions read in a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Facts {
+    issued: u8,
+    settled: u8,
+    stopped: u8,
+    tries: u8,
+    spared: u8,
+    life: u8,
+}
+
+impl Facts {
+    /// The head that the core decides from.
+    pub fn head(self) -> Head {
+        let state = [HeadState::Live, HeadState::Deleted, HeadState::Removed][usize::from(self.life)];
+        Head {
+            issued: self.issued.into(),
+            settled: self.settled.into(),
+            stopped: self.stopped.into(),
+            tries: self.tries.into(),
+            spared: self.spared.into(),
+            state,
+            ..Head::new("")
+        }
+    }
+
+    /// What of a head is kept.
+    pub fn of(head: &Head) -> Self {
+        Self {
+            issued: head.issued as u8,
+            settled: head.settled as u8,
+            stopped: head.stopped as u8,
+            tries: head.tries as u8,
+            spared: head.spared as u8,
+            life: head.state as u8,
+        }
+    }
+}
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Replica {
+    /// Dead ones have no tasks.
+    pub is_up: bool,
+    /// Stopped by a signal: it does nothing until it goes on.
+    pub is_paused: bool,
+    /// It does not reach Redis.
+    pub is_cut: bool,
+    /// It cannot prove its ownership.
+    pub is_frozen: bool,
+    /// Its name in the fleet; none before it has joined.
+    pub id: Option<u8>,
+    /// The mark that it knows Redis by.
+    pub born: u8,
+    /// Its runs.
+    pub runs: Vec<Run>,
+    /// What else it has to do, each on its own.
+    pub tasks: Vec<Task>,
+    /// What its steward does, one after the other.
+    pub chores: Vec<Chore>,
+}
+
+/// A run, with the core's own state.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Run {
+    /// The attempt that its lease bears.
+    pub attempt: u8,
+    /// What decides.
+    pub life: Life,
+    /// What it decided last.
+    pub effect: Effect,
+    /// How far that is done.
+    pub stage: Stage,
+    /// It was told that its lease is another's.
+    pub is_lost: bool,
+    /// It was told to look at the store.
+    pub is_poked: bool,
+}
+
+/// How far an effect of several moments is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// Not at all.
+    Begun,
+    /// The head guard is held, the head is read.
+    Taken { head: Facts, is_deposed: bool },
+    /// And the run guard was there.
+    Checked { head: Facts, is_deposed: bool },
+    /// A write under the run guard has landed; what it tells is not told.
+    Wrote,
+    /// That is told, too.
+    Told,
+    /// The run guard's number is read, to be taken for good.
+    Numbered { number: u64 },
+    /// No run can write any more.
+    Cleared,
+    /// All is removed.
+    Removed,
+    /// The run is over; its lease is given away.
+    GivingAway { end: End },
+}
+
+/// What a replica does beside its runs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Task {
+    /// Asks for the lease.
+    Enter { attempt: u8, ticket: u8, was_open: bool, number: Option<u64> },
+    /// Tells the owner to look.
+    Poke { upto: u8 },
+    /// Finishes a deletion.
+    Delete { stage: Stage },
+}
+
+/// What a steward does after a beat.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Chore {
+    /// Takes the lease back in a run's name.
+    Adopt { attempt: u8, fence: Fence },
+    /// Gives a lease away that nobody runs.
+    HandOver { attempt: u8 },
+}
+
+/// A command to Redis.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Command {
+    Enter { replica: u8, born: u8, attempt: u8, ticket: u8, was_open: bool },
+    Confirm { attempt: u8 },
+    Begin { attempt: u8, fence: Fence },
+    Former,
+    Publish { fence: Fence },
+    Release { attempt: u8, seen: u64 },
+    HandOver { attempt: u8, end: End },
+    Adopt { replica: u8, attempt: u8, fence: Fence },
+    Claim { replica: u8, born: u8, attempt: u8 },
+    EnsureDue { born: u8 },
+    Poke,
+    Forget,
+}
+
+/// What may still happen.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Left {
+    pub prompts: u8,
+    pub aborts: u8,
+    pub deletions: u8,
+    pub retries: u8,
+    /// Of each kind of fault.
+    pub of: [u8; Fault::ALL.len()],
+    /// Of all kinds together.
+    pub faults: u8,
+}
+
+impl Left {
+    /// True if a fault of this kind may come; then it is used up.
+    pub fn take(&mut self, fault: Fault) -> bool {
+        let of = &mut self.of[fault as usize];
+        if self.faults == 0 || *of == 0 {
+            return false;
+        }
+        *of -= 1;
+        self.faults -= 1;
+        if self.faults == 0 {
+            // What can no longer happen makes no difference.
+            self.of = [0; Fault::ALL.len()];
+        }
+        true
+    }
+
+    /// True if a fault of this kind may come.
+    pub fn has(&self, fault: Fault) -> bool {
+        self.faults > 0 && self.of[fault as usize] > 0
+    }
+}
+
+/// What an observer that sees everything has seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Seen {
+    /// Tickets that were acknowledged: 1 up to this.
+    pub acknowledged: u8,
+    /// Bits of tickets that a write of a current runner has answered.
+    pub worked: u8,
+    /// Bits of tickets that were settled.
+    pub settled: u8,
+    /// Bits of tickets that an abort was acknowledged for while they were open.
+    pub aborted: u8,
+    /// The newest fence that has read the head.
+    pub opened: u64,
+    /// Who took the run guard last.
+    pub runner: Option<u8>,
+    /// Who has read the head under the newest fence.
+    pub opener: Option<u8>,
+    /// The newest fence that began, as far as this Redis has not forgotten it.
+    pub begun: u64,
+    /// Redis has forgotten something.
+    pub has_forgotten: bool,
+    /// A deletion was acknowledged.
+    pub is_deleted: bool,
+    /// The session's records are removed.
+    pub is_removed: bool,
+    /// What was broken, as bits of [`crate::properties::Broken`].
+    pub broken: u8,
+}
+
+impl World {
+    /// Nothing has happened.
+    pub fn new(bound: &Bound) -> Self {
+        let mut redis = Table::default();
+        let replicas = (0..bound.replicas).map(|id| {
+            let born = redis.join(&id, &0);
+            Replica::new(Some(id), born)
+        });
+        let replicas = replicas.collect();
+        let of = Fault::ALL.map(|fault| bound.of_kind(fault));
+        World {
+            store: Store { run: 0, head: Facts::of(&Head::new("")) },
+            copy: (bound.of_kind(Fault::Failover) > 0 && bound.faults > 0).then(|| redis.clone()),
+            redis,
+            late: Vec::new(),
+            replicas,
+            left: Left {
+                prompts: bound.prompts,
+                aborts: bound.aborts,
+                deletions: bound.deletions,
+                retries: bound.retries,
+                of,
+                faults: bound.faults,
+            },
+            seen: Seen::default(),
+        }
+    }
+
+    /// A replica reaches Redis.
+    pub fn reaches(&self, replica: usize) -> bool {
+        let replica = &self.replicas[replica];
+        replica.is_awake() && !replica.is_cut && replica.id.is_some()
+    }
+
+    /// Changes what Redis remembers; the copy comes to know what was before.
+    pub fn change<T>(&mut self, change: impl FnOnce(&mut Table<Small>) -> T) -> T {
+        let before = self.copy.is_some().then(|| self.redis.clone());
+        let answer = change(&mut self.redis);
+        if let Some(before) = before.filter(|before| *before != self.redis) {
+            self.copy = Some(before);
+        }
+        answer
+    }
+
+    /// Takes the head guard from whoever holds it.
+    pub fn depose(&mut self) {
+        for run in self.replicas.iter_mut().flat_map(|replica| &mut replica.runs) {
+            if let Stage::Taken { is_deposed, .. } | Stage::Checked { is_deposed, .. } = &mut run.stage {
+                *is_deposed = true;
+            }
+        }
+    }
+
+    /// An attempt's name that nobody remembers.
+    pub fn new_attempt(&self) -> u8 {
+        let of_redis = |table: &Table<Small>, name: u8| table.confirm(&(), &name);
+        let is_used = |name: u8| {
+            of_redis(&self.redis, name)
+                || self.copy.as_ref().is_some_and(|copy| of_redis(copy, name))
+                || self.late.iter().any(|command| command.attempt() == Some(name))
+                || self.replicas.iter().any(|replica| {
+                    replica.runs.iter().any(|run| run.attempt == name)
+                        || replica
+                            .tasks
+                            .iter()
+                            .any(|task| matches!(task, Task::Enter { attempt, .. } if *attempt == name))
+                        || replica.chores.iter().any(|chore| match chore {
+                            Chore::Adopt { attempt, .. } | Chore::HandOver { attempt } => *attempt == name,
+                        })
+                })
+        };
+        (0..=u8::MAX).find(|name| !is_used(*name)).unwrap_or(u8::MAX)
+    }
+
+    /// A replica's name that nobody remembers.
+    pub fn new_id(&self) -> u8 {
+        let of_redis = |table: &Table<Small>, name: u8| {
+            table.beats().contains_key(&name) || table.lease(&()).is_some_and(|lease| lease.owner() == Some(&name))
+        };
+        let is_used = |name: u8| {
+            of_redis(&self.redis, name)
+                || self.copy.as_ref().is_some_and(|copy| of_redis(copy, name))
+                || self.late.iter().any(|command| command.replica() == Some(name))
+                || self.replicas.iter().any(|replica| replica.id == Some(name))
+        };
+        (0..=u8::MAX).find(|name| !is_used(*name)).unwrap_or(u8::MAX)
+    }
+
+    /// A mark that nobody remembers: there are as many as Redis was emptied.
+    pub fn new_mark(&self) -> u8 {
+        self.replicas.iter().map(|replica| replica.born).max().unwrap_or_default() + 1
+    }
+}
+
+impl Command {
+    fn attempt(&self) -> Option<u8> {
+        match self {
+            Self::Enter { attempt, .. }
+            | Self::Confirm { attempt }
+            | Self::Begin { attempt, .. }
+            | Self::Release { attempt, .. }
+            | Self::HandOver { attempt, .. }
+            | Self::Adopt { attempt, .. }
+            | Self::Claim { attempt, .. } => Some(*attempt),
+            Self::Former | Self::Publish { .. } | Self::EnsureDue { .. } | Self::Poke | Self::Forget => None,
+        }
+    }
+
+    fn replica(&self) -> Option<u8> {
+        match self {
+            Self::Enter { replica, .. } | Self::Adopt { replica, .. } | Self::Claim { replica, .. } => Some(*replica),
+            _ => None,
+        }
+    }
+}
+
+impl Replica {
+    fn new(id: Option<u8>, born: u8) -> Self {
+        Self {
+            is_up: true,
+            is_paused: false,
+            is_cut: false,
+            is_frozen: false,
+            id,
+            born,
+            runs: Vec::new(),
+            tasks: Vec::new(),
+            chores: Vec::new(),
+        }
+    }
+
+    /// A process that was started again, and has not joined.
+    pub fn restarted() -> Self {
+        Self::new(None, 0)
+    }
+
+    /// One that is dead.
+    pub fn dead(id: Option<u8>) -> Self {
+        Self { is_up: false, ..Self::new(id, 0) }
+    }
+
+    /// It can do something.
+    pub fn is_awake(&self) -> bool {
+        self.is_up && !self.is_paused
+    }
+
+    /// Begins a run, as the engine does. A former run of the session that is still here has lost its lease: it is told.
+    pub fn spawn(&mut self, attempt: u8, entry: Entry) {
+        for run in &mut self.runs {
+            run.is_lost = true;
+        }
+        let (life, effect) = Life::begin(entry, ATTEMPTS);
+        self.runs.push(Run { attempt, life, effect, stage: Stage::Begun, is_lost: false, is_poked: false });
+    }
+
+    /// The run that stands for the session here: the newest.
+    pub fn run_here(&self) -> Option<&Run> {
+        self.runs.last()
+    }
+}
