@@ -160,7 +160,8 @@ mod tests {
     fn an_answer_that_is_as_the_document_says_passes_and_each_damage_is_reported() {
         let path = "/session/ses_1?directory=d";
         assert_eq!(of_answer("GET", path, 200, &session()), Vec::<String>::new());
-        let damages: [(&str, fn(&mut Value)); 4] = [
+        type Damage = fn(&mut Value);
+        let damages: [(&str, Damage); 4] = [
             ("session.get $.directory is missing", |s| drop(s.as_object_mut().unwrap().remove("directory"))),
             ("session.get $.title: 5 is no", |s| s["title"] = json!(5)),
             ("session.get $.time.created is missing", |s| s["time"] = json!({"updated": 2})),
