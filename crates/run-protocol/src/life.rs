@@ -469,3 +469,28 @@ impl Life {
         self.go(At::Releasing { fence }, Effect::Release { seen, silent: self.silent })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_that_was_given_up_ends_with_its_lease() {
+        let head = Head { issued: 1, tries: 3, ..Head::new("p") };
+        let fence = Fence(8);
+        let (mut life, effect) = Life::begin(Entry::Claimed, 3);
+        assert_eq!(effect, Effect::ReadNumber);
+        assert_eq!(life.next(Input::Number(7)), Effect::Confirm);
+        assert_eq!(life.next(Input::Confirmed(true)), Effect::Take { number: 7 });
+        assert_eq!(life.next(Input::Taken(Some(fence))), Effect::Open { fence, was_open: true });
+        let opened = Opened::Live { goes_on: true, has_intent: false };
+        assert_eq!(life.next(Input::Opened(opened)), Effect::Begin { fence, silent: false });
+        assert_eq!(life.next(Input::Begun(true)), Effect::AskFormer);
+        assert_eq!(life.next(Input::Follows(Former::Failed)), Effect::Look);
+        let read = Input::Head { head: &head, is_draining: false, is_frozen: false };
+        assert_eq!(life.next(read), Effect::GiveUp { seen: 1 });
+        assert_eq!(life.next(Input::Ended(Ending::Settle { upto: 1 })), Effect::Release { seen: 1, silent: false });
+        assert_eq!(life.fence(), None);
+        assert_eq!(life.next(Input::Released(Released::Done)), Effect::End(End::Over));
+    }
+}
