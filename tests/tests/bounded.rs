@@ -212,7 +212,7 @@ async fn a_prompt_of_many_megabytes_takes_a_small_multiple_of_itself() {
     let multiples: Vec<f64> = peaks.iter().map(|peak| *peak as f64 / size as f64).collect();
     let took = began.elapsed().as_secs_f64();
     println!("figure a prompt of {} MiB: {multiples:.1?} times itself at most, {took:.1} s", size / MIB);
-    assert!(peaks.iter().all(|peak| *peak <= 4 * size + 6 * MIB), "{multiples:?}");
+    assert!(peaks.iter().all(|peak| *peak <= 4 * size + 16 * MIB), "{multiples:?}");
     // Whole for the model, for those who read the session, and for those who follow the events.
     assert_eq!(testkit::transcript::last_user_text(&world.model.main_requests().pop().unwrap().body), text);
     let is_it = |event: &testkit::Event| event.properties()["part"]["text"].as_str() == Some(&text);
