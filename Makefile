@@ -1,4 +1,4 @@
-.PHONY: run test bench mutants contrast prove chaos versions model clean
+.PHONY: run test bench mutants contrast prove chaos soak versions model clean
 
 # A local fleet on http://127.0.0.1:4096. More by ARGS: make run ARGS="--demo --replicas 5"
 run:
@@ -35,12 +35,19 @@ prove:
 	@$${CARGO_TARGET_DIR:-target}/debug/prove $(ARGS)
 
 # Clients, faults and a checker of all that they see, for a minute or SECONDS=n; SEED=n draws others. What it found goes to
-# docs/evidence/chaos.md once each fault hit a replica at work 20 times: some fifteen minutes.
+# docs/evidence/chaos.md once each fault hit a replica at work 20 times: some half an hour.
 chaos:
 	@scripts/install.sh redis-server nginx haproxy git
 	cargo build -q --locked -p flotilla -p suite
 	@debug=$${CARGO_TARGET_DIR:-target}/debug; FLOTILLA_BIN=$$(realpath $$debug/flotilla) $$debug/chaos \
 		--seconds $(or $(SECONDS),60) --seed $(or $(SEED),1)
+
+# The same mixed work for half an hour, or SECONDS=n, and what the fleet takes meanwhile: goes to docs/evidence/soak.md.
+soak:
+	@scripts/install.sh redis-server nginx haproxy git
+	cargo build -q --locked -p flotilla -p suite
+	@debug=$${CARGO_TARGET_DIR:-target}/debug; FLOTILLA_BIN=$$(realpath $$debug/flotilla) $$debug/soak \
+		--seconds $(or $(SECONDS),1800) --seed $(or $(SEED),1)
 
 # A fleet of two builds: what is here, and OLD=commit. Each replica that starts is of the other one.
 versions:

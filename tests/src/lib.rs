@@ -11,3 +11,4 @@ pub mod prove;
 pub mod recordings;
 pub mod screen;
 pub mod side_by_side;
+pub mod soak;

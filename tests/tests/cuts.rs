@@ -182,9 +182,9 @@ async fn streams_outlive_the_silence_that_balancers_allow() {
     let ports = || world.replicas().iter().map(testkit::Replica::port);
     // Longer than the time between two heartbeats, and no more.
     let nginx =
-        Nginx::start_edited(ports(), |text| text.replace("proxy_read_timeout 1h", "proxy_read_timeout 14s")).await;
+        Nginx::start_edited(ports(), |text| text.replace("proxy_read_timeout 2m", "proxy_read_timeout 14s")).await;
     let haproxy = Haproxy::start_edited(ports(), |text| {
-        text.replace("timeout client 1h", "timeout client 14s").replace("timeout server 1h", "timeout server 14s")
+        text.replace("timeout client 1h", "timeout client 14s").replace("timeout server 2m", "timeout server 14s")
     })
     .await;
     let mut readers = Vec::new();

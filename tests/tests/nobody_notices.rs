@@ -5,8 +5,10 @@ use std::time::Duration;
 use suite::figures::rounds;
 use suite::load::{self, Load};
 use testkit::client::{id_of, text_of, text_prompt};
+use testkit::haproxy::Haproxy;
 use testkit::model::Gate;
-use testkit::{Answer, BOUND, Client, Failpoint, Mode, World, WorldSpec, eventually};
+use testkit::nginx::Nginx;
+use testkit::{Answer, BOUND, Client, CuttingProxy, Failpoint, Mode, World, WorldSpec, eventually};
 
 /// Replicas that notice a silence soon.
 fn quick() -> WorldSpec {
@@ -121,6 +123,46 @@ async fn white_space_keeps_a_silent_answer_alive_and_only_from_then_on_a_death_i
         said.last().is_some_and(|(_, text)| text == "after all").then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_replica_that_is_gone_without_a_word_costs_its_callers_no_more_than_the_balancers_patience() {
+    if !Mode::is_fleet_or_skip() {
+        return;
+    }
+    let world = World::start_with(quick()).await;
+    let between: Vec<CuttingProxy> = world.replicas().iter().map(|r| CuttingProxy::start(r.port())).collect();
+    let ports = || between.iter().map(CuttingProxy::port);
+    let nginx = Nginx::start_edited(ports(), |text| text.replace("proxy_read_timeout 2m", "proxy_read_timeout 2s")).await;
+    let haproxy = Haproxy::start_edited(ports(), |text| text.replace("timeout server 2m", "timeout server 2s")).await;
+    for (asked, url) in [nginx.url(), haproxy.url()].iter().enumerate() {
+        let gate = Gate::new();
+        world.model.push(Answer::new().wait(&gate).text("answered").stop());
+        let id = world.titled_session().await;
+        let client = Client::new([url]);
+        let path = format!("/session/{id}/message");
+        let caller = tokio::spawn(async move { client.post(&path, &text_prompt("go")).await });
+        world.model.wait_main_requests(asked + 1, BOUND).await;
+        // Which one serves it is known by its run.
+        let served = eventually(BOUND, "the run", || async {
+            for number in 0..between.len() {
+                let metrics = world.at(number).get("/metrics").await.text();
+                if metrics.lines().any(|line| line == "flotilla_runs 1") {
+                    return Some(number);
+                }
+            }
+            None
+        })
+        .await;
+        between[served].half_open();
+        gate.release();
+        let reply = caller.await.unwrap();
+        assert_eq!(text_of(&reply.ok()), "answered", "{url}");
+        between[served].heal();
+        let said = world.at(0).conversation(&id).await;
+        let turn = [("user", "go"), ("assistant", "answered")].map(|(role, text)| (role.to_owned(), text.to_owned()));
+        assert_eq!(said, turn, "{url}");
+    }
 }
 
 #[tokio::test]

@@ -99,6 +99,9 @@ async fn what_a_later_version_added_to_records_outlives_all_work_on_them() {
     let path = format!("/session/{id}/message");
     let answered = world.at(0).post(&path, &first).await.ok();
 
+    let rule = json!({"permission": "webfetch", "pattern": "*", "action": "deny"});
+    assert_eq!(world.at(0).patch(&format!("/session/{id}"), &json!({"permission": [rule]})).await.status, 200);
+
     // A record of each kind.
     let session = only(&storage.join("session")).join(format!("{id}.json"));
     let user = storage.join(format!("message/{id}/msg_first.json"));
@@ -109,6 +112,12 @@ async fn what_a_later_version_added_to_records_outlives_all_work_on_them() {
     let name = only(&only(&flotilla.join("key")));
     for record in [&session, &user, &answer, &asked_part, &head, &ticket, &name] {
         add(record);
+    }
+    // What is within them, too.
+    for (record, place) in [(&session, "/permission/0"), (&head, "/endings/0")] {
+        let mut with_more = read(record);
+        with_more.pointer_mut(place).unwrap()["later"] = later();
+        std::fs::write(record, with_more.to_string()).unwrap();
     }
     // Files of kinds that this version does not know.
     let unknown = [
@@ -165,6 +174,8 @@ async fn what_a_later_version_added_to_records_outlives_all_work_on_them() {
         assert_eq!(read(record)["later"], later(), "{}", record.display());
     }
     assert_eq!(read(&session)["title"], "changed");
+    assert_eq!(read(&session)["permission"][0]["later"], later());
+    assert_eq!(read(&head)["endings"][0]["later"], later());
     let rules = read(&approvals);
     let kept: Vec<bool> = rules.as_array().unwrap().iter().map(|rule| rule["later"] == later()).collect();
     assert_eq!(kept, [true, false], "the first was a later version's: {rules}");

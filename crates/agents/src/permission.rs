@@ -8,7 +8,7 @@ use wire::permission::{Action, Rule};
 
 /// A rule.
 pub(crate) fn rule(permission: &str, pattern: &str, action: Action) -> Rule {
-    Rule { permission: permission.to_owned(), pattern: pattern.to_owned(), action }
+    Rule::new(permission, pattern, action)
 }
 
 /// The rule that decides: the last one that matches in the lists taken one after the other. None matches: ask.

@@ -509,8 +509,8 @@ fn approve(store: &TenantStore, project: &str, asked: &PermissionRequest) -> Res
         };
         let mut approved: Vec<Rule> = all.iter().filter_map(|rule| serde_json::from_value(rule.clone()).ok()).collect();
         for pattern in &asked.always {
-            let rule = Rule { permission: asked.permission.clone(), pattern: pattern.clone(), action: Action::Allow };
-            if !approved.contains(&rule) {
+            let rule = Rule::new(&asked.permission, pattern, Action::Allow);
+            if !approved.iter().any(|known| known.says_the_same(&rule)) {
                 all.push(json!(rule));
                 approved.push(rule);
             }

@@ -212,7 +212,7 @@ async fn make(run: &Run, scene: &Scene, agent: &Agent, task: &Task, child: &Sess
 fn rules(parent: &Session, agent: &Agent, instance: &Instance) -> Vec<Rule> {
     let inherited = |rule: &&Rule| rule.action == Action::Deny || rule.permission == "external_directory";
     let mut rules: Vec<Rule> = parent.permission.iter().flatten().filter(inherited).cloned().collect();
-    let deny = |name: &str| Rule { permission: name.into(), pattern: "*".into(), action: Action::Deny };
+    let deny = |name: &str| Rule::new(name, "*", Action::Deny);
     for name in ["todowrite", "task"] {
         if !agent.permission.iter().any(|rule| rule.permission == name) {
             rules.push(deny(name));

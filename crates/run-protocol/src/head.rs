@@ -219,7 +219,7 @@ impl Head {
         let upto = ticket.min(self.issued);
         if upto > self.settled {
             self.settled = upto;
-            self.endings.push(Ended { upto, answer });
+            self.endings.push(Ended { upto, answer, extra: serde_json::Map::new() });
             let surplus = self.endings.len().saturating_sub(KEPT_ENDINGS);
             self.endings.drain(..surplus);
         }
@@ -319,6 +319,9 @@ pub struct Ended {
     pub upto: u64,
     /// What the callers of all of them are answered.
     pub answer: TicketAnswer,
+    /// Fields that a later version added.
+    #[serde(flatten)]
+    pub extra: serde_json::Map<String, Value>,
 }
 
 /// A piece of open work that somebody waits for. The record that makes a prompt sure to be answered.

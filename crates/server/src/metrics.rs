@@ -13,6 +13,17 @@ use std::time::Duration;
 /// Upper bounds of the latency buckets, in seconds.
 const BUCKETS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0, 120.0];
 
+/// What is there at the moment.
+#[derive(Debug, Clone, Copy)]
+struct Gauges {
+    /// Open event streams.
+    streams: usize,
+    /// Bytes of large requests.
+    bodies: usize,
+    /// Tasks of the runtime that serves.
+    tasks: usize,
+}
+
 /// What was served.
 #[derive(Default)]
 pub(crate) struct Metrics(Mutex<Served>);
@@ -64,14 +75,14 @@ impl Metrics {
         histogram.sum += seconds;
     }
 
-    fn render(&self, streams: usize, bodies: usize, stats: &Stats) -> String {
+    fn render(&self, gauges: Gauges, stats: &Stats) -> String {
         let mut text = String::with_capacity(16 * 1024);
         // Writing to a string cannot fail.
-        let _ = self.write(&mut text, streams, bodies, stats);
+        let _ = self.write(&mut text, gauges, stats);
         text
     }
 
-    fn write(&self, out: &mut String, streams: usize, bodies: usize, stats: &Stats) -> std::fmt::Result {
+    fn write(&self, out: &mut String, gauges: Gauges, stats: &Stats) -> std::fmt::Result {
         let served = self.served();
         head(out, "flotilla_http_requests_total", "counter", "Answers by route, method and status.")?;
         for ((route, method, status), count) in &served.requests {
@@ -93,10 +104,12 @@ impl Metrics {
             writeln!(out, "flotilla_http_request_seconds_count{{route=\"{route}\"}} {count}")?;
         }
         drop(served);
+        let Gauges { streams, bodies, tasks } = gauges;
         let Stats { runs, runs_begun, taken_over, lost, buried, steps, tool_calls, events, frozen } = *stats;
         for (name, kind, help, value) in [
             ("flotilla_event_streams", "gauge", "Open event streams.", streams as u64),
             ("flotilla_body_bytes", "gauge", "Bytes of large requests that are held.", bodies as u64),
+            ("flotilla_tasks", "gauge", "Tasks that are alive.", tasks as u64),
             ("flotilla_runs", "gauge", "Runs under way here.", runs),
             ("flotilla_runs_begun_total", "counter", "Runs begun here.", runs_begun),
             ("flotilla_runs_taken_over_total", "counter", "Runs taken over from another replica.", taken_over),
@@ -120,7 +133,12 @@ fn head(out: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Resul
 
 /// All counts, in Prometheus' text format.
 pub(crate) async fn show(State(server): State<Shared>) -> Response {
-    let text = server.metrics.render(server.streams.open(), server.bodies.held(), &server.app.engine.stats());
+    let gauges = Gauges {
+        streams: server.streams.open(),
+        bodies: server.bodies.held(),
+        tasks: tokio::runtime::Handle::current().metrics().num_alive_tasks(),
+    };
+    let text = server.metrics.render(gauges, &server.app.engine.stats());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }
 
@@ -136,7 +154,7 @@ mod tests {
             metrics.count(route, &Method::GET, 200, Duration::from_millis(millis));
         }
         metrics.count(route, &Method::from_bytes(b"BREW").unwrap(), 405, Duration::ZERO);
-        let text = metrics.render(7, 5, &Stats { runs: 3, ..Stats::default() });
+        let text = metrics.render(Gauges { streams: 7, bodies: 5, tasks: 9 }, &Stats { runs: 3, ..Stats::default() });
         for line in [
             r#"flotilla_http_requests_total{route="/session/{sessionID}",method="GET",status="200"} 4"#,
             r#"flotilla_http_requests_total{route="/session/{sessionID}",method="other",status="405"} 1"#,
@@ -146,6 +164,7 @@ mod tests {
             r#"flotilla_http_request_seconds_bucket{route="/session/{sessionID}",le="+Inf"} 5"#,
             "flotilla_event_streams 7",
             "flotilla_body_bytes 5",
+            "flotilla_tasks 9",
             "flotilla_runs 3",
             "flotilla_frozen 0",
         ] {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -17,6 +18,8 @@ enum Traffic {
     Flows,
     /// Nothing passes in either direction; the connections stay open.
     Held,
+    /// Each piece waits so long before it passes on, in either direction.
+    Slow(Duration),
     /// The server's side is closed, the client's stays open and silent.
     HalfOpen,
 }
@@ -105,6 +108,12 @@ impl CuttingProxy {
         self.command.send_modify(|c| c.traffic = Traffic::Held);
     }
 
+    /// Lets each piece wait so long before it passes on, in either direction: what one connection says comes late, and after
+    /// what another one says later.
+    pub fn slow(&self, delay: Duration) {
+        self.command.send_modify(|c| c.traffic = Traffic::Slow(delay));
+    }
+
     /// Holds back all bytes of connections that have subscribed to a channel of Redis, as soon as they have.
     pub fn hold_subscribers(&self) {
         self.command.send_modify(|c| c.holds_subscribers = true);
@@ -180,7 +189,12 @@ async fn connection(
         if command.traffic == Traffic::HalfOpen {
             server = None;
         }
-        let flows = command.traffic == Traffic::Flows && !(has_subscribed && command.holds_subscribers);
+        let delay = match command.traffic {
+            Traffic::Slow(delay) => delay,
+            _ => Duration::ZERO,
+        };
+        let flows = matches!(command.traffic, Traffic::Flows | Traffic::Slow(_))
+            && !(has_subscribed && command.holds_subscribers);
         let (true, Some(server)) = (flows, server.as_mut()) else {
             if commands.changed().await.is_err() {
                 return;
@@ -190,7 +204,7 @@ async fn connection(
         tokio::select! {
             changed = commands.changed() => if changed.is_err() { return },
             read = client.read(&mut up) => match read {
-                Ok(n) if n > 0 && server.write_all(&up[..n]).await.is_ok() => {
+                Ok(n) if n > 0 && late(delay, server.write_all(&up[..n])).await.is_ok() => {
                     has_subscribed |= up[..n].windows(9).any(|word| word == b"SUBSCRIBE");
                     carries_events = asks_for_events(&up[..n]).unwrap_or(carries_events);
                 }
@@ -199,7 +213,7 @@ async fn connection(
             read = server.read(&mut down) => match read {
                 Ok(n) if n > 0 => {
                     let allowed = take(&budget, n);
-                    if client.write_all(&down[..allowed]).await.is_err() || allowed < n {
+                    if late(delay, client.write_all(&down[..allowed])).await.is_err() || allowed < n {
                         return;
                     }
                 }
@@ -207,6 +221,14 @@ async fn connection(
             },
         }
     }
+}
+
+/// Does something after a delay.
+async fn late<T>(delay: Duration, what: impl Future<Output = T>) -> T {
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
+    what.await
 }
 
 /// Whether a request that begins here asks for a stream of events; nothing if none begins.

@@ -1,5 +1,6 @@
 //! Permission rules and requests.
 
+use crate::Extra;
 use crate::ids::{MessageId, PermissionId, SessionId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -25,6 +26,22 @@ pub struct Rule {
     pub pattern: String,
     /// What then.
     pub action: Action,
+    /// Fields that this version does not name.
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    pub extra: Extra,
+}
+
+impl Rule {
+    /// A rule.
+    pub fn new(permission: impl Into<String>, pattern: impl Into<String>, action: Action) -> Self {
+        Self { permission: permission.into(), pattern: pattern.into(), action, extra: Extra::new() }
+    }
+
+    /// Whether the other one says the same, whatever a later version added to either.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        (&self.permission, &self.pattern, self.action) == (&other.permission, &other.pattern, other.action)
+    }
 }
 
 /// A permission that a run waits for.

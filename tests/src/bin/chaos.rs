@@ -28,7 +28,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let violations = chaos::violations(history);
     writeln!(page, "\n| fault | done | hit a replica at work |\n|---|---|---|")?;
     for (kind, (done, hit)) in &hits {
-        writeln!(page, "| {kind:?} | {done} | {hit} |")?;
+        writeln!(page, "| {kind} | {done} | {hit} |")?;
     }
     let events: usize = history.readers.iter().map(Vec::len).sum();
     writeln!(

@@ -15,7 +15,9 @@ use crate::figures::Draws;
 /// How many sessions are worked on at the same time.
 const SESSIONS: usize = 10;
 /// How long an operation is tried again, under one name, before it counts as failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(90);
+/// How long an answer is waited for before the request is sent again.
+const SILENCE: Duration = Duration::from_secs(12);
 /// How long a client does nothing between two operations, at most, in milliseconds.
 const REST_MS: usize = 400;
 
@@ -228,10 +230,12 @@ impl Worker {
         }
         let began = Instant::now();
         loop {
-            let outcome = match self.client.try_send(method.clone(), path, &headers, bytes.clone()).await {
-                Ok(reply) if ![502, 503, 504, 507].contains(&reply.status) => return Ok(reply),
-                Ok(reply) => format!("{} {}", reply.status, reply.text()),
-                Err(error) => format!("{error:?}"),
+            let sent = self.client.try_send(method.clone(), path, &headers, bytes.clone());
+            let outcome = match tokio::time::timeout(SILENCE, sent).await {
+                Ok(Ok(reply)) if ![502, 503, 504, 507].contains(&reply.status) => return Ok(reply),
+                Ok(Ok(reply)) => format!("{} {}", reply.status, reply.text()),
+                Ok(Err(error)) => format!("{error:?}"),
+                Err(_) => "no answer".to_owned(),
             };
             if began.elapsed() > PATIENCE {
                 return Err(outcome);

@@ -1,18 +1,21 @@
-//! Faults, one after the other, where they hurt most.
+//! Faults where they hurt most, one or two at a time.
 
 use std::time::{Duration, Instant};
 
 use testkit::{BOUND, CuttingProxy, Failpoint, World};
 
-use super::history::{Fault, Kind};
+use super::history::{Fault, Harm, Kind, Link};
 use crate::figures::Draws;
+
+/// The longest delay of each piece on a slow connection, in milliseconds.
+const SLOWEST_MS: usize = 400;
 
 /// What the faults strike.
 pub struct Struck<'a> {
     /// The fleet.
     pub world: &'a mut World,
-    /// Between the readers and nginx.
-    pub readers: &'a CuttingProxy,
+    /// Between clients, those that read events among them, and nginx.
+    pub clients: &'a CuttingProxy,
     /// Between nginx and each replica.
     pub replicas: &'a [CuttingProxy],
     /// When the run began.
@@ -20,21 +23,31 @@ pub struct Struck<'a> {
 }
 
 impl Struck<'_> {
-    /// Does a fault to a replica, if it is one of those, and waits until it is over.
-    pub async fn strike(&mut self, kind: Kind, draws: &mut Draws) -> Fault {
+    /// Does a fault, to a replica if it is one of those, and waits until it is over. Beside it another one, on connections,
+    /// lasts as long.
+    pub async fn strike(&mut self, kind: Kind, beside: Option<(Link, Harm)>, draws: &mut Draws) -> Vec<Fault> {
         let mut runs = Vec::new();
         for number in 0..3 {
             runs.push(self.runs_of(number).await);
         }
-        // One that is at work, if there is one.
-        let busy: Vec<usize> = (0..3).filter(|number| runs[*number] > 0).collect();
-        let number = if busy.is_empty() { draws.below(3) } else { busy[draws.below(busy.len())] };
-        let hit = match kind {
-            Kind::RedisEmpty | Kind::RedisPause | Kind::ReadersCut => runs.iter().sum(),
-            _ => runs[number],
-        };
-        let mut some = |least: usize, most: usize| Duration::from_millis((least + draws.below(most - least)) as u64);
         let began = self.start.elapsed();
+        let second = beside.map(|(link, harm)| {
+            let (number, hit) = struck(Kind::Between(link, harm), &runs, draws);
+            self.harm(link, harm, number, draws);
+            (link, harm, number, hit)
+        });
+        let (number, hit) = struck(kind, &runs, draws);
+        self.strike_alone(kind, number, draws).await;
+        let mut faults = vec![Fault { kind, began, ended: self.start.elapsed(), hit }];
+        if let Some((link, harm, number, hit)) = second {
+            self.link(link, number).heal();
+            faults.push(Fault { kind: Kind::Between(link, harm), began, ended: self.start.elapsed(), hit });
+        }
+        faults
+    }
+
+    async fn strike_alone(&mut self, kind: Kind, number: usize, draws: &mut Draws) {
+        let mut some = |least: usize, most: usize| Duration::from_millis((least + draws.below(most - least)) as u64);
         match kind {
             Kind::Kill => {
                 self.world.replica(number).kill9();
@@ -58,27 +71,41 @@ impl Struck<'_> {
                 tokio::time::sleep(some(300, 5_000)).await;
                 self.world.redis().resume();
             }
-            Kind::RedisCut => self.world.redis_proxy(number).cut(),
-            Kind::RedisHold | Kind::RedisHalfOpen => {
-                let proxy = self.world.redis_proxy(number);
-                if kind == Kind::RedisHold {
-                    proxy.hold()
-                } else {
-                    proxy.half_open()
-                }
-                tokio::time::sleep(some(300, 5_000)).await;
-                proxy.heal();
-            }
             Kind::DiskFull => {
                 let armed = ["storage/", "flotilla/"]
                     .map(|path| self.world.replica(number).full_at(&Failpoint::before("create", path)));
                 tokio::time::sleep(some(200, 2_000)).await;
                 armed.into_iter().for_each(testkit::failpoint::Armed::disarm);
             }
-            Kind::ReadersCut => self.readers.cut(),
-            Kind::BalancerCut => self.replicas[number].cut(),
+            Kind::Between(link, harm) => {
+                let lasts = some(300, 5_000);
+                self.harm(link, harm, number, draws);
+                if harm != Harm::Cut {
+                    tokio::time::sleep(lasts).await;
+                }
+                self.link(link, number).heal();
+            }
         }
-        Fault { kind, began, ended: self.start.elapsed(), hit }
+    }
+
+    /// Does harm to connections; it lasts until they are healed.
+    fn harm(&self, link: Link, harm: Harm, number: usize, draws: &mut Draws) {
+        let proxy = self.link(link, number);
+        match harm {
+            Harm::Cut => proxy.cut(),
+            Harm::Hold => proxy.hold(),
+            Harm::Slow => proxy.slow(Duration::from_millis(1 + draws.below(SLOWEST_MS) as u64)),
+            Harm::HalfOpen => proxy.half_open(),
+        }
+    }
+
+    /// What is between two parties, one of them the replica of this number where it is a replica.
+    fn link(&self, link: Link, number: usize) -> &CuttingProxy {
+        match link {
+            Link::ReplicaAndRedis => self.world.redis_proxy(number),
+            Link::NginxAndReplica => &self.replicas[number],
+            Link::ClientsAndNginx => self.clients,
+        }
     }
 
     /// How many runs are under way on a replica.
@@ -86,5 +113,15 @@ impl Struck<'_> {
         let metrics = self.world.at(number).get("/metrics").await.text();
         let runs = metrics.lines().find_map(|line| line.strip_prefix("flotilla_runs "));
         runs.and_then(|runs| runs.trim().parse().ok()).unwrap_or_default()
+    }
+}
+
+/// The replica that a fault strikes, one that is at work if there is one, and how many runs it hits.
+fn struck(kind: Kind, runs: &[u64], draws: &mut Draws) -> (usize, u64) {
+    let busy: Vec<usize> = (0..runs.len()).filter(|number| runs[*number] > 0).collect();
+    let number = if busy.is_empty() { draws.below(runs.len()) } else { busy[draws.below(busy.len())] };
+    match kind {
+        Kind::RedisEmpty | Kind::RedisPause | Kind::Between(Link::ClientsAndNginx, _) => (number, runs.iter().sum()),
+        _ => (number, runs[number]),
     }
 }

@@ -138,52 +138,81 @@ pub enum Kind {
     Stop,
     /// A replica is asked to end (SIGTERM) and started again.
     Term,
+    /// The disk of a replica is full.
+    DiskFull,
     /// Redis is killed and started again with nothing in it.
     RedisEmpty,
     /// Redis is stopped (SIGSTOP) and goes on.
     RedisPause,
-    /// A replica's connections to Redis are cut.
-    RedisCut,
-    /// Nothing passes between a replica and Redis.
-    RedisHold,
-    /// A replica's connections to Redis are half open.
-    RedisHalfOpen,
-    /// The disk of a replica is full.
-    DiskFull,
-    /// The connections between readers of events and nginx are cut.
-    ReadersCut,
-    /// The connections between a replica and nginx are cut.
-    BalancerCut,
+    /// The connections between two parties come to harm.
+    Between(Link, Harm),
+}
+
+/// Two parties and what is between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Link {
+    /// A replica and Redis.
+    ReplicaAndRedis,
+    /// nginx and a replica.
+    NginxAndReplica,
+    /// All clients and nginx.
+    ClientsAndNginx,
+}
+
+/// What happens to connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Harm {
+    /// They are cut.
+    Cut,
+    /// Nothing passes for a while.
+    Hold,
+    /// Everything comes late, and what is said on one after what is said on another.
+    Slow,
+    /// The far side is gone, and the near one is told nothing.
+    HalfOpen,
+}
+
+impl Link {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::ReplicaAndRedis, Self::NginxAndReplica, Self::ClientsAndNginx];
+}
+
+impl Harm {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Cut, Self::Hold, Self::Slow, Self::HalfOpen];
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
-        Self::Kill,
-        Self::Stop,
-        Self::Term,
-        Self::RedisEmpty,
-        Self::RedisPause,
-        Self::RedisCut,
-        Self::RedisHold,
-        Self::RedisHalfOpen,
-        Self::DiskFull,
-        Self::ReadersCut,
-        Self::BalancerCut,
-    ];
+    pub fn all() -> Vec<Self> {
+        let between = Link::ALL.into_iter().flat_map(|link| Harm::ALL.map(|harm| Self::Between(link, harm)));
+        [Self::Kill, Self::Stop, Self::Term, Self::DiskFull, Self::RedisEmpty, Self::RedisPause]
+            .into_iter()
+            .chain(between)
+            .collect()
+    }
 
     /// Whether a replica may lose a run by it and not know for a while: then it may still listen to a model that another
     /// one asks as well. What it hears it cannot store.
     pub fn leaves_a_listener(self) -> bool {
-        matches!(
-            self,
-            Self::Stop | Self::RedisEmpty | Self::RedisPause | Self::RedisCut | Self::RedisHold | Self::RedisHalfOpen
-        )
+        matches!(self, Self::Stop | Self::RedisEmpty | Self::RedisPause | Self::Between(Link::ReplicaAndRedis, _))
     }
 
     /// Whether Redis forgets what it knew.
     pub fn forgets(self) -> bool {
         self == Self::RedisEmpty
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self::Between(link, harm) = self else { return write!(f, "{self:?}") };
+        let parties = match link {
+            Link::ReplicaAndRedis => "a replica and Redis",
+            Link::NginxAndReplica => "nginx and a replica",
+            Link::ClientsAndNginx => "clients and nginx",
+        };
+        write!(f, "{harm:?} between {parties}")
     }
 }
 

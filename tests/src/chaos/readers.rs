@@ -12,6 +12,8 @@ use super::history::{Cursor, Seen};
 
 /// How long a reader that was cut waits.
 const RETRY: Duration = Duration::from_millis(200);
+/// How long a reader waits for anything, heartbeats included, before it comes anew.
+const SILENCE: Duration = Duration::from_secs(13);
 
 /// A reader of `/global/event`.
 #[derive(Debug)]
@@ -48,7 +50,7 @@ impl Drop for Reader {
 }
 
 async fn read(url: &str, start: Instant, told: &Mutex<Vec<Seen>>, last: &mut Option<String>) -> reqwest::Result<()> {
-    let client = reqwest::Client::builder().no_proxy().build()?;
+    let client = reqwest::Client::builder().no_proxy().read_timeout(SILENCE).build()?;
     let mut request = client.get(url).header("accept", "text/event-stream");
     if let Some(last) = &*last {
         request = request.header("last-event-id", last);

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use super::clients::{Shared, Worker, number_of};
 use super::faults::Struck;
-use super::history::{Asked, End, Fault, History, Kind, Said, What};
+use super::history::{Asked, End, Fault, Harm, History, Kind, Link, Said, What};
 use super::model;
 use super::readers::Reader;
 use crate::figures::Draws;
@@ -46,7 +46,7 @@ pub struct Outcome {
 impl Outcome {
     /// How often each kind of fault was done, and how often it hit a replica at work.
     pub fn hits(&self) -> BTreeMap<Kind, (usize, usize)> {
-        let mut hits: BTreeMap<Kind, (usize, usize)> = Kind::ALL.map(|kind| (kind, (0, 0))).into();
+        let mut hits: BTreeMap<Kind, (usize, usize)> = Kind::all().into_iter().map(|kind| (kind, (0, 0))).collect();
         for Fault { kind, hit, .. } in &self.history.faults {
             let entry = hits.entry(*kind).or_default();
             *entry = (entry.0 + 1, entry.1 + usize::from(*hit > 0));
@@ -61,18 +61,21 @@ impl Outcome {
 /// When a process cannot be started, or does not come back.
 pub async fn run(plan: Plan) -> Outcome {
     let args = ["--lease-ttl", "3s", "--tick", "300ms", "--drain-notice", "500ms", "--drain-deadline", "8s"];
-    let args = args.map(str::to_owned).to_vec();
+    // Short, so that many answers are kept alive by white space when something happens to them.
+    let args = args.into_iter().chain(["--answer-keepalive", "3s"]).map(str::to_owned).collect();
     let spec = WorldSpec { args, proxied: true, failpoints: true, ..WorldSpec::default() };
     let mut world = World::start_in(Mode::ThreeReplicas, spec).await;
     model::answer(&world);
     let between: Vec<CuttingProxy> = world.replicas().iter().map(|r| CuttingProxy::start(r.port())).collect();
-    let nginx = Nginx::start(between.iter().map(CuttingProxy::port)).await;
+    // As little patience with a replica that has become silent as heartbeats allow.
+    let impatient = |text: &str| text.replace("proxy_read_timeout 2m", "proxy_read_timeout 12s");
+    let nginx = Nginx::start_edited(between.iter().map(CuttingProxy::port), impatient).await;
     let before = CuttingProxy::start(nginx.port());
     let shared = Shared::new();
     let readers: Vec<Reader> = (0..READERS).map(|_| Reader::start(&before.url(), shared.start)).collect();
     let mut clients = JoinSet::new();
     for number in 0..CLIENTS {
-        clients.spawn(Worker::new(number, &nginx.url(), plan.seed, shared.clone()).work());
+        clients.spawn(Worker::new(number, &before.url(), plan.seed, shared.clone()).work());
     }
     let mut history = History::default();
     let mut draws = Draws::from_seed(plan.seed);
@@ -80,12 +83,14 @@ pub async fn run(plan: Plan) -> Outcome {
     while shared.start.elapsed() < plan.faults_for {
         // Each kind as often as the others.
         if order.is_empty() {
-            order = Kind::ALL.to_vec();
+            order = Kind::all();
         }
         let kind = order.swap_remove(draws.below(order.len()));
-        let mut struck = Struck { world: &mut world, readers: &before, replicas: &between, start: shared.start };
-        let fault = struck.strike(kind, &mut draws).await;
-        history.faults.push(fault);
+        // Each third has another one beside it.
+        let (link, harm) = (Link::ALL[draws.below(Link::ALL.len())], Harm::ALL[draws.below(Harm::ALL.len())]);
+        let beside = (draws.below(3) == 0).then_some((link, harm));
+        let mut struck = Struck { world: &mut world, clients: &before, replicas: &between, start: shared.start };
+        history.faults.extend(struck.strike(kind, beside, &mut draws).await);
         tokio::time::sleep(Duration::from_millis(300 + draws.below(1_700) as u64)).await;
     }
     shared.stop.store(true, Ordering::Relaxed);

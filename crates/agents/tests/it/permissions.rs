@@ -4,7 +4,7 @@ use serde_json::json;
 use wire::permission::{Action, Rule};
 
 fn rule(permission: &str, pattern: &str, action: Action) -> Rule {
-    Rule { permission: permission.into(), pattern: pattern.into(), action }
+    Rule::new(permission, pattern, action)
 }
 
 #[test]

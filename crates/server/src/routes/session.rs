@@ -107,11 +107,8 @@ fn rules(rules: &Node<'_>) -> Result<Option<Vec<Rule>>, Error> {
     }
     let rule = |rule: Node<'_>| {
         rule.object()?;
-        Ok(Rule {
-            permission: rule.field("permission").text()?.to_owned(),
-            pattern: rule.field("pattern").text()?.to_owned(),
-            action: rule.field("action").word(&ACTIONS)?,
-        })
+        let (permission, pattern) = (rule.field("permission").text()?, rule.field("pattern").text()?);
+        Ok(Rule::new(permission, pattern, rule.field("action").word(&ACTIONS)?))
     };
     rules.elements()?.map(rule).collect::<Result<_, Error>>().map(Some)
 }
