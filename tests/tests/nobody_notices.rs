@@ -133,12 +133,13 @@ async fn a_replica_that_is_gone_without_a_word_costs_its_callers_no_more_than_th
     let world = World::start_with(quick()).await;
     let between: Vec<CuttingProxy> = world.replicas().iter().map(|r| CuttingProxy::start(r.port())).collect();
     let ports = || between.iter().map(CuttingProxy::port);
-    let nginx = Nginx::start_edited(ports(), |text| text.replace("proxy_read_timeout 2m", "proxy_read_timeout 2s")).await;
+    let nginx =
+        Nginx::start_edited(ports(), |text| text.replace("proxy_read_timeout 2m", "proxy_read_timeout 2s")).await;
     let haproxy = Haproxy::start_edited(ports(), |text| text.replace("timeout server 2m", "timeout server 2s")).await;
     for (asked, url) in [nginx.url(), haproxy.url()].iter().enumerate() {
         let gate = Gate::new();
         world.model.push(Answer::new().wait(&gate).text("answered").stop());
-        let id = world.titled_session().await;
+        let id = world.at(0).titled_session().await;
         let client = Client::new([url]);
         let path = format!("/session/{id}/message");
         let caller = tokio::spawn(async move { client.post(&path, &text_prompt("go")).await });
