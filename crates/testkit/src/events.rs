@@ -155,6 +155,11 @@ impl EventReader {
         self.shared.heard.lock().unwrap().events.clone()
     }
 
+    /// Whether such an event came so far.
+    pub fn has(&self, predicate: impl Fn(&Event) -> bool) -> bool {
+        self.shared.heard.lock().unwrap().events.iter().rev().any(predicate)
+    }
+
     /// What came so far of a session: the events whose properties name it.
     pub fn of_session(&self, session: &str) -> Vec<Event> {
         self.collected().into_iter().filter(|e| names_session(e, session)).collect()
