@@ -26,13 +26,18 @@ pub async fn make(subject: &mut Subject, messages: usize) -> Result<String> {
         originals.push((id, created, fs::read_to_string(directory.join(&name))?, texts?));
     }
     for number in originals.len()..messages {
-        let (id, created, text, parts) = &originals[number % originals.len()];
+        let place = number % originals.len();
+        let (_, created, text, parts) = &originals[place];
         // Older than the originals, so that these stay the newest.
-        let copy = format!("msg_copy{number:08}");
         let older = created - 2 * (messages - number) as u64;
-        let adapted = |text: &str| text.replace(id.as_str(), &copy).replace(&created.to_string(), &older.to_string());
-        fs::write(directory.join(format!("{copy}.json")), adapted(text))?;
-        let directory = storage.join("part").join(&copy);
+        let copy = |place: usize| format!("msg_copy{:08}", number - number % originals.len() + place);
+        // An answer names its prompt: that of the same turn.
+        let adapted = |text: &str| {
+            let text = text.replace(&created.to_string(), &older.to_string());
+            originals.iter().enumerate().fold(text, |text, (place, (id, ..))| text.replace(id.as_str(), &copy(place)))
+        };
+        fs::write(directory.join(format!("{}.json", copy(place))), adapted(text))?;
+        let directory = storage.join("part").join(copy(place));
         fs::create_dir(&directory)?;
         for (name, text) in parts {
             let part = name.trim_end_matches(".json");

@@ -35,7 +35,7 @@ struct Arguments {
     /// Messages of the long session (100,000; with --quick 10,000).
     #[arg(long)]
     long: Option<usize>,
-    /// Only these parts, by comma: opencode, one, three, long, redis, disk.
+    /// Only these parts, by comma: opencode, one, three, long, grown, redis, disk.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Nothing but prompts of 64 sessions at one replica for so many seconds, to be looked at with a profiler.
@@ -99,6 +99,10 @@ async fn main() -> Result<()> {
     if arguments.wants("long") {
         let mut subject = Subject::flotilla(1, model.url(), &os).await?;
         long(&mut subject, &plan, &mut table).await?;
+    }
+    if arguments.wants("grown") {
+        let mut subject = Subject::flotilla(1, model.url(), &os).await?;
+        grown(&mut subject, &model, &mut table).await?;
     }
     for (row, of) in [(Row::FleetPrompt, Row::PromptP50), (Row::FleetCpu, Row::CpuPerPrompt)] {
         if let Some((three, one)) = table.get(of, Column::Three).zip(table.get(of, Column::One)) {
@@ -210,6 +214,42 @@ async fn long(subject: &mut Subject, plan: &Plan, table: &mut Table) -> Result<(
     table.note(format!(
         "the page of the session of {} messages has {count}; {memory:.0} MB resident after it",
         plan.long
+    ));
+    Ok(())
+}
+
+/// What the length of a session costs: one of 20 messages beside one of 2,000, and what a summary makes of that.
+async fn grown(subject: &mut Subject, model: &Model, table: &mut Table) -> Result<()> {
+    const FEW: usize = 20;
+    const MANY: usize = 2_000;
+    const SAMPLES: usize = 40;
+    let few = long_session::make(subject, FEW).await?;
+    let many = long_session::make(subject, MANY).await?;
+    let page = |session: &str| format!("/session/{session}/message?limit={FEW}");
+    let mut pages = [0.0; 2];
+    for (session, page_of) in [&few, &many].into_iter().zip(&mut pages) {
+        measure::get(subject, &page(session), 1).await?;
+        *page_of = measure::get(subject, &page(session), SAMPLES).await?.0;
+    }
+    let after_few = measure::prompts_of(subject, &few, SAMPLES).await?;
+    let after_many = measure::prompts_of(subject, &many, SAMPLES).await?;
+    let sent = model.request_bytes();
+    let path = format!("/session/{many}/summarize");
+    subject.connections().next().post(&path, r#"{"providerID":"fake","modelID":"m"}"#).await?.ok()?;
+    let after_summary = measure::prompts_of(subject, &many, SAMPLES).await?;
+    let one = Column::One;
+    for (few, many, growth, values) in [
+        (Row::PageOfFew, Row::PageOfMany, Row::PageGrowth, pages),
+        (Row::PromptAfterFew, Row::PromptAfterMany, Row::PromptGrowth, [after_few, after_many]),
+        (Row::PromptAfterFew, Row::PromptAfterSummary, Row::SummaryGrowth, [after_few, after_summary]),
+    ] {
+        table.put(few, one, values[0]);
+        table.put(many, one, values[1]);
+        table.put(growth, one, values[1] / values[0]);
+    }
+    table.note(format!(
+        "the model request after {MANY} messages has {sent} bytes, after their summary {}",
+        model.request_bytes()
     ));
     Ok(())
 }

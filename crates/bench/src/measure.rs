@@ -64,6 +64,19 @@ pub async fn turns(subject: &Subject, turns: usize, at_most: Duration) -> Result
     Ok(Turns { session, first: quantile(&mut samples, 0.5), late, count })
 }
 
+/// The median time of the prompts of a session that is there, one at a time, in milliseconds.
+pub async fn prompts_of(subject: &Subject, session: &str, count: usize) -> Result<f64> {
+    let mut to = subject.connections();
+    to.prompt(session).await?;
+    let mut samples = Vec::with_capacity(count);
+    for _ in 0..count {
+        let began = Instant::now();
+        to.prompt(session).await?;
+        samples.push(ms(began.elapsed()));
+    }
+    Ok(quantile(&mut samples, 0.5))
+}
+
 /// A load and what it cost.
 pub struct Load {
     /// Operations per second.
