@@ -167,3 +167,47 @@ async fn files_and_agents_that_go_with_a_prompt_become_texts() {
     let outside = send(file("text/plain", "file:///etc/hostname".into())).await;
     assert!(texts(&outside)[2].contains("rules"), "nothing outside of the work tree: {outside:#}");
 }
+
+#[tokio::test]
+async fn a_model_is_told_of_the_files_that_it_cannot_read() {
+    let eyes = json!({"name": "Eyes", "modalities": {"input": ["text", "image", "pdf"], "output": ["text"]}});
+    let config = json!({"provider": {"fake": {"models": {"eyes": eyes}}}});
+    let world = World::start_with(WorldSpec { config, ..WorldSpec::default() }).await;
+    std::fs::write(world.file("seen.png"), b"\x89PNG\r\n\x1a\n and more").unwrap();
+    let file = |mime: &str, name: &str| json!({"type": "file", "mime": mime, "filename": name, "url": format!("data:{mime};base64,AAAA")});
+    let ask = async |id: &str, model: &str, parts: Value| {
+        let body = json!({"model": {"providerID": "fake", "modelID": model}, "parts": parts});
+        world.client().post(&format!("/session/{id}/message"), &body).await.ok()
+    };
+    let asked = || world.model.main_requests().pop().unwrap().body["messages"].as_array().unwrap().clone();
+    let kinds = |message: &Value| -> Vec<String> {
+        let pieces = message["content"].as_array().cloned().unwrap_or_default();
+        pieces.iter().map(|piece| piece["type"].as_str().unwrap().to_owned()).collect()
+    };
+    let id = world.session().await;
+    let parts = json!([{"type": "text", "text": "see"}, file("image/png", "p.png"), file("application/pdf", "d.pdf")]);
+    world.model.script(["blind", "sees"].map(Answer::say));
+    ask(&id, "m", parts).await;
+    let prompt = asked().pop().unwrap().to_string();
+    for told in ["p.png", "no images", "d.pdf", "no PDF"] {
+        assert!(prompt.contains(told), "{told}: {prompt}");
+    }
+    assert!(!prompt.contains("AAAA"), "{prompt}");
+    assert_eq!(parts_of(&world.messages(&id).await[0])[1]["type"], "file", "it is stored as it came");
+    // A model that can is given them in the same conversation.
+    ask(&id, "eyes", json!([{"type": "text", "text": "and you?"}])).await;
+    assert_eq!(kinds(&asked()[1]), ["text", "image_url", "file"]);
+
+    // What a tool attaches comes after all outcomes of its step.
+    for (model, expected) in [("eyes", ["text", "image_url"]), ("m", ["text", "text"])] {
+        let id = world.session().await;
+        let path = world.file("seen.png").to_string_lossy().into_owned();
+        world.model.script([Answer::call("c1", "read", json!({"filePath": path})), Answer::say("done")]);
+        ask(&id, model, json!([{"type": "text", "text": "look"}])).await;
+        let messages = asked();
+        let [.., outcome, files] = messages.as_slice() else { panic!("{messages:?}") };
+        assert_eq!((&outcome["role"], &files["role"]), (&json!("tool"), &json!("user")));
+        assert_eq!(kinds(files), expected, "{files}");
+        assert_eq!(files.to_string().contains("no images"), model == "m", "{files}");
+    }
+}

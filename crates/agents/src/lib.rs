@@ -41,7 +41,7 @@ pub use instructions::{Instruction, near};
 pub use layers::global_config;
 pub use model::{Model, ModelNotFound, ModelRef, Timeouts};
 pub use project::{Place, Project, locate};
-pub use providers::{ProviderInfo, Providers};
+pub use providers::{Modalities, ProviderInfo, Providers};
 pub use secret::Secret;
 pub use skills::Skill;
 pub use surroundings::Surroundings;

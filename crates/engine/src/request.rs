@@ -4,13 +4,13 @@ use crate::compaction::Compaction;
 use crate::run::Run;
 use crate::step::Scene;
 use crate::turn::Transcript;
-use agents::{Agent, AgentMode, Instance, Model};
+use agents::{Agent, AgentMode, Instance, Modalities, Model};
 use base64::Engine as _;
 use models::{ChatMessage, ChatRequest, Endpoint, Secret, Timeouts, ToolCall, ToolChoice, ToolSpec, UserContent};
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use wire::message::{Message, MessageWithParts, UserMessage};
-use wire::part::{Part, PartKind, ToolState};
+use wire::part::{FilePart, Part, PartKind, ToolState};
 use wire::permission::Action;
 use wire::session::Session;
 
@@ -23,6 +23,8 @@ const LAST_STEP: &str = "This was the last step that is allowed here. I call no 
                          left, and what to do next.";
 /// What the model reads in place of an old output that was taken out of its sight.
 pub(crate) const CLEARED: &str = "[This output is old and was cleared]";
+/// What the model reads above the files that came with the outcomes of calls.
+const ATTACHED: &str = "The calls above have given these files:";
 /// What the model reads in place of a call's outcome that nobody knows.
 const INTERRUPTED: &str = "[Tool execution was interrupted]";
 
@@ -34,7 +36,7 @@ pub(crate) fn chat_request(run: &Run, scene: &Scene, transcript: &Transcript) ->
     let extra = extra.join("\n\n");
     let system = agents::system_prompt(&scene.instance, &scene.agent, &scene.model, &date, Some(&extra));
     let mut messages = vec![ChatMessage::System(system)];
-    messages.extend(conversation(&crate::compaction::shown(&transcript.messages)));
+    messages.extend(conversation(&crate::compaction::shown(&transcript.messages), scene.model.capabilities.input));
     remind(scene, transcript, &mut messages);
     if matches!(messages.last(), Some(ChatMessage::Assistant { tool_calls, .. }) if tool_calls.is_empty()) {
         // Left by a replica that died in mid-answer; many providers want a user to speak last.
@@ -159,13 +161,14 @@ pub(crate) fn switched(tools: Option<&Map<String, Value>>) -> Vec<wire::permissi
     agents::permission::from_tools(switches)
 }
 
-/// Messages with an error are left out, except aborted ones that have content.
-fn conversation(messages: &[Arc<MessageWithParts>]) -> Vec<ChatMessage> {
+/// A conversation for a model that reads so much. Messages with an error are left out, except aborted ones that have
+/// content.
+fn conversation(messages: &[Arc<MessageWithParts>], reads: Modalities) -> Vec<ChatMessage> {
     let mut chat = Vec::new();
     for message in messages {
         match &message.info {
             Message::User(_) => {
-                let content: Vec<_> = message.parts.iter().filter_map(user_content).collect();
+                let content: Vec<_> = message.parts.iter().filter_map(|part| user_content(part, reads)).collect();
                 if !content.is_empty() {
                     chat.push(ChatMessage::User(content));
                 }
@@ -173,7 +176,7 @@ fn conversation(messages: &[Arc<MessageWithParts>]) -> Vec<ChatMessage> {
             Message::Assistant(info) => {
                 let is_aborted = info.error.as_ref().is_some_and(|error| error.name == "MessageAbortedError");
                 if info.error.is_none() || is_aborted {
-                    assistant(&message.parts, &mut chat);
+                    assistant(&message.parts, reads, &mut chat);
                 }
             }
         }
@@ -181,21 +184,42 @@ fn conversation(messages: &[Arc<MessageWithParts>]) -> Vec<ChatMessage> {
     chat
 }
 
-fn user_content(part: &Part) -> Option<UserContent> {
+fn user_content(part: &Part, reads: Modalities) -> Option<UserContent> {
     match &part.kind {
         PartKind::Text(text) if text.ignored != Some(true) && !text.text.is_empty() => {
             Some(UserContent::Text(text.text.clone()))
         }
         // What they say stands beside them, as text.
         PartKind::File(file) if file.mime == "text/plain" || file.mime == "application/x-directory" => None,
-        PartKind::File(file) if file.mime.starts_with("image/") => {
-            Some(UserContent::Image { mime: file.mime.clone(), url: file.url.clone() })
-        }
-        PartKind::File(file) => {
-            Some(UserContent::File { mime: file.mime.clone(), filename: file.filename.clone(), url: file.url.clone() })
-        }
+        PartKind::File(file) => Some(attached(file, reads)),
         _ => stands_for(part).map(|text| UserContent::Text(text.to_owned())),
     }
+}
+
+/// A file for a model: in the place of one that it cannot read stand words that say so, since a provider would refuse it, and
+/// with it all that is said after it.
+fn attached(file: &FilePart, reads: Modalities) -> UserContent {
+    let FilePart { mime, filename, url, .. } = file;
+    if let Some(kind) = unreadable(mime, reads) {
+        let name = filename.as_deref().unwrap_or(mime);
+        return UserContent::Text(format!("[The file \"{name}\" is left out: this model reads no {kind}. Say so.]"));
+    }
+    if mime.starts_with("image/") {
+        return UserContent::Image { mime: mime.clone(), url: url.clone() };
+    }
+    UserContent::File { mime: mime.clone(), filename: filename.clone(), url: url.clone() }
+}
+
+/// What kind of file it is, where a model does not read that kind.
+fn unreadable(mime: &str, reads: Modalities) -> Option<&'static str> {
+    let (kind, is_read) = match mime.split('/').next() {
+        Some("image") => ("images", reads.image),
+        Some("audio") => ("sound", reads.audio),
+        Some("video") => ("films", reads.video),
+        _ if mime == "application/pdf" => ("PDF", reads.pdf),
+        _ => return None,
+    };
+    (!is_read).then_some(kind)
 }
 
 /// What a model reads in the place of a part that asks for something else than an answer.
@@ -217,12 +241,15 @@ pub(crate) fn data_text(url: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// An answer, split where its tools were answered: text, calls, outcomes, then the text after them.
-fn assistant(parts: &[Part], chat: &mut Vec<ChatMessage>) {
+/// An answer, split where its tools were answered: text, calls, outcomes, what these have attached, then the text after
+/// them.
+fn assistant(parts: &[Part], reads: Modalities, chat: &mut Vec<ChatMessage>) {
     let mut text = String::new();
     let mut reasoning = String::new();
     let mut calls = Vec::new();
     let mut outcomes = Vec::new();
+    // The outcome of a call is text: what else there is, a user says in its place.
+    let mut files = vec![UserContent::Text(ATTACHED.to_owned())];
     for part in parts {
         match &part.kind {
             PartKind::Text(part) => text.push_str(&part.text),
@@ -233,7 +260,12 @@ fn assistant(parts: &[Part], chat: &mut Vec<ChatMessage>) {
                         (input, INTERRUPTED.to_owned())
                     }
                     ToolState::Completed { input, time, .. } if time.compacted.is_some() => (input, CLEARED.to_owned()),
-                    ToolState::Completed { input, output, .. } => (input, output.clone()),
+                    ToolState::Completed { input, output, attachments, .. } => {
+                        let given = attachments.iter().flatten();
+                        let given = given.filter_map(|file| serde_json::from_value::<FilePart>(file.clone()).ok());
+                        files.extend(given.map(|file| attached(&file, reads)));
+                        (input, output.clone())
+                    }
                     ToolState::Error { input, error, metadata, .. } => {
                         let kept = metadata.as_ref().filter(|m| m["interrupted"] == true);
                         let output = kept.and_then(|m| m["output"].as_str()).filter(|text| !text.is_empty());
@@ -253,4 +285,7 @@ fn assistant(parts: &[Part], chat: &mut Vec<ChatMessage>) {
     }
     chat.push(ChatMessage::Assistant { text: some(text), reasoning: some(reasoning), tool_calls: calls });
     chat.extend(outcomes);
+    if files.len() > 1 {
+        chat.push(ChatMessage::User(files));
+    }
 }
