@@ -202,6 +202,52 @@ async fn the_newest_turns_are_kept_beside_a_summary_as_far_as_there_is_room() {
 }
 
 #[tokio::test]
+async fn of_a_turn_that_is_too_long_the_newest_steps_are_kept() {
+    let config = json!({"compaction": {"preserve_recent_tokens": 1000}});
+    let world = World::start_with(WorldSpec { config, ..WorldSpec::default() }).await;
+    let call = |id: &str, command: &str| Answer::call(id, "bash", json!({"command": command, "description": "d"}));
+    world.model.script([call("c1", "yes much | head -c 8000"), call("c2", "echo short")]);
+    world.model.script(["two", "SUMMARY", "three"].map(Answer::say));
+    let id = world.session().await;
+    world.prompt(&id, "first").await;
+    assert_eq!(summarize(&world.client(), &id, model()).await.ok(), json!(true));
+    let messages = world.messages(&id).await;
+    let tail = &parts_of(&messages[4])[0]["tail_start_id"];
+    assert_eq!(tail, &messages[2]["info"]["id"], "{messages:#?}");
+    world.prompt(&id, "second").await;
+    let asked = world.model.main_requests();
+    let made_from = &said(&asked[3].body)[0].1;
+    assert!(made_from.contains("first") && made_from.contains("yes much"), "{made_from}");
+    assert!(!made_from.contains("echo short") && !made_from.contains("two"), "{made_from}");
+    let shown = said(&asked[4].body);
+    let shown: Vec<(&str, &str)> = shown.iter().map(|(role, text)| (role.as_str(), text.trim_end())).collect();
+    let kept =
+        [("assistant", "SUMMARY"), ("assistant", ""), ("tool", "short"), ("assistant", "two"), ("user", "second")];
+    assert_eq!(shown[1..], kept);
+}
+
+#[tokio::test]
+async fn a_prompt_that_was_too_long_and_whose_summary_failed_is_not_forgotten_by_the_next_one() {
+    let world = World::start().await;
+    let id = world.session().await;
+    let paid = || Answer::status(402, &json!({"error": {"message": "payment"}}));
+    // The next prompt fits: both are read.
+    world.model.script([Answer::say("one"), overflow(), paid(), Answer::say("both")]);
+    world.prompt(&id, "small").await;
+    assert_eq!(world.prompt(&id, "too long").await["info"]["error"]["name"], "APIError");
+    assert_eq!(text_of(&world.prompt(&id, "next").await), "both");
+    let asked = world.model.main_requests();
+    assert_eq!(transcript::user_texts(&asked[3].body), ["small", "too long", "next"]);
+    // It does not: beside the summary the one before it is read, too.
+    world.model.script([overflow(), paid(), overflow(), Answer::say("SUMMARY"), Answer::say("both again")]);
+    world.prompt(&id, "again too long").await;
+    assert_eq!(text_of(&world.prompt(&id, "the last").await), "both again");
+    let read = transcript::user_texts(&world.model.main_requests()[8].body);
+    assert_eq!(read[1..], ["next", "again too long", "the last"], "{read:?}");
+    assert_eq!(world.status(&id).await, "idle");
+}
+
+#[tokio::test]
 async fn a_conversation_is_shortened_once_where_what_filled_it_is_kept() {
     let world = World::start_with(small_context()).await;
     let full = Usage { prompt: 19000, completion: 500, ..Usage::default() };

@@ -102,17 +102,19 @@ fn newest_summary(messages: &[Arc<MessageWithParts>]) -> Option<(usize, Compacti
 }
 
 /// What of a conversation a model is shown: the newest summary, the tail that was kept beside it, and what came after it was
-/// asked for.
+/// asked for. A summary that was asked for and did not come to be is passed over.
 pub(crate) fn shown(messages: &[Arc<MessageWithParts>]) -> Vec<Arc<MessageWithParts>> {
-    let Some((at, asked, summary)) = newest_summary(messages) else { return messages.to_vec() };
-    let mut kept = vec![messages[at].clone(), summary.clone()];
-    if let Some(tail) = asked.tail_start_id.as_ref()
-        && let Some(from) = messages[..at].iter().position(|message| message.info.id() == tail)
-    {
-        let places = (from..at).filter(|&place| !is_of_compaction(&messages[place]) && !is_refused(&messages[place..]));
-        kept.extend(places.map(|place| messages[place].clone()));
+    let (mut kept, mut since) = (Vec::new(), 0);
+    if let Some((at, asked, summary)) = newest_summary(messages) {
+        kept.extend([messages[at].clone(), summary.clone()]);
+        let tail = asked.tail_start_id.as_ref();
+        if let Some(from) = messages[..at].iter().position(|message| Some(message.info.id()) == tail) {
+            let places = (from..at).filter(|&place| !is_refused(&messages[place..]));
+            kept.extend(places.map(|place| messages[place].clone()).filter(|message| !is_of_compaction(message)));
+        }
+        since = at + 1;
     }
-    kept.extend(messages[at + 1..].iter().filter(|message| message.info.id() != summary.info.id()).cloned());
+    kept.extend(messages[since..].iter().filter(|message| !is_of_compaction(message)).cloned());
     kept
 }
 
@@ -121,12 +123,12 @@ fn is_of_compaction(message: &MessageWithParts) -> bool {
     Compaction::in_message(message).is_some() || message.info.assistant().is_some_and(is_summary_message)
 }
 
-/// True where the first message is a prompt that the provider refused: it was asked again after a summary.
+/// True where the first message is a prompt that the provider refused and that was asked again after a summary.
 fn is_refused(messages: &[Arc<MessageWithParts>]) -> bool {
     let mut prompts = messages.iter().filter(|message| message.info.user().is_some());
     let is_prompt = messages.first().is_some_and(|first| first.info.user().is_some());
-    let next = prompts.nth(1).and_then(|next| Compaction::in_message(next));
-    is_prompt && next.is_some_and(|asked| asked.overflow)
+    let next = prompts.nth(1).filter(|next| Compaction::in_message(next).is_some_and(|asked| asked.overflow));
+    is_prompt && next.is_some_and(|next| summary_of(messages, next).is_some())
 }
 
 /// Where the prompt is that the provider refused: the last one.
@@ -135,14 +137,16 @@ fn place_of_refused(before: &[Arc<MessageWithParts>]) -> usize {
 }
 
 /// What of a conversation a summary is made of, and the message that the kept tail begins with: the newest turns stay as
-/// they are, as far as there is room for them. Nothing is kept where nothing would be left for the summary.
+/// they are, as far as there is room for them; of one that is too long its newest steps. Nothing is kept where nothing would
+/// be left for the summary.
 fn split(
     scene: &Scene,
     transcript: &Transcript,
     asked: &Compaction,
 ) -> (Vec<Arc<MessageWithParts>>, Option<MessageId>) {
-    let mut all = shown(&transcript.messages);
-    all.truncate(all.iter().position(|message| *message.info.id() == scene.user.id).unwrap_or(all.len()));
+    let messages = &transcript.messages;
+    let before = messages.iter().take_while(|message| *message.info.id() != scene.user.id).count();
+    let mut all = shown(&messages[..before]);
     if asked.overflow {
         // The prompt that was refused is asked again; the summary is of what came before.
         all.truncate(place_of_refused(&all));
@@ -152,17 +156,14 @@ fn split(
     let room = config["preserve_recent_tokens"]
         .as_u64()
         .unwrap_or_else(|| (usable(scene, config) / 4).clamp(LEAST_TAIL, MOST_TAIL));
-    let (mut from, mut end, mut turns, mut size) = (all.len(), all.len(), 0, 0);
-    for at in (0..all.len()).rev() {
-        if all[at].info.user().is_none() || Compaction::in_message(&all[at]).is_some() {
-            continue;
-        }
-        turns += 1;
-        size += all[at..end].iter().map(|message| tokens(&told(message, usize::MAX)) as u64).sum::<u64>();
-        if turns > most_turns || size > room {
+    let (mut from, mut turns, mut size) = (all.len(), 0, 0);
+    while let Some(message) = from.checked_sub(1).map(|before| &all[before]) {
+        size += tokens(&told(message, usize::MAX)) as u64;
+        if turns == most_turns || size > room || is_of_compaction(message) {
             break;
         }
-        (from, end) = (at, at);
+        turns += u64::from(message.info.user().is_some());
+        from -= 1;
     }
     if from == 0 || from == all.len() {
         return (all, None);
