@@ -13,8 +13,10 @@ cargo clippy --workspace --all-targets --locked -- -D warnings
 cargo test --workspace --locked
 
 # The run above had three replicas; the same HTTP suite again with one, and without Redis.
-suite=(abort auth bad_requests commands compaction concurrency edits events fork idempotency more_tools prompt provider_errors
+suite=(abort auth bad_requests commands compaction concurrency dispose edits events fork idempotency more_tools prompt provider_errors
     queue revert sessions shell snapshots takeover tasks tools)
 for mode in one embedded; do
     FLOTILLA_TEST_MODE=$mode cargo test --locked -p suite "${suite[@]/#/--test=}"
 done
+# Of the recordings those of permissions, aborts, queues and flows of sessions; all of them take as long as with three.
+FLOTILLA_TEST_MODE=one FLOTILLA_TEST_RECORDINGS=3,4,5 cargo test --locked -p suite --test=recordings recordings_of

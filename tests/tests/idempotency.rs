@@ -79,19 +79,22 @@ async fn every_request_with_an_effect_that_is_sent_again_with_its_key_acts_once(
     assert_eq!(keyed("reply").post(&reply, &once).await.ok(), json!(true));
     assert_eq!(world.client().post(&reply, &once).await.status, 404, "without the key it is unknown");
 
-    // An abort that is sent again does not stop what was asked after it.
-    let abort = format!("{path}/abort");
-    assert_eq!(keyed("abort").post(&abort, &json!({})).await.ok(), json!(true));
-    let gate = Gate::new();
-    world.model.push(Answer::new().text("not ").wait(&gate).text("stopped").stop());
-    world.prompt_async(&id, "go on").await;
-    gate.reached().await;
-    assert_eq!(keyed("abort").post(&abort, &json!({})).await.ok(), json!(true));
-    gate.release();
-    eventually(BOUND, "the answer", || async {
-        (text_of(world.messages(&id).await.last()?) == "not stopped").then_some(())
-    })
-    .await;
+    // An abort that is sent again does not stop what was asked after it, nor does a disposal.
+    for stop in [&*format!("{path}/abort"), "/instance/dispose", "/global/dispose"] {
+        assert_eq!(keyed("stop").post(stop, &json!({})).await.ok(), json!(true));
+        let gate = Gate::new();
+        world.model.push(Answer::new().text("not ").wait(&gate).text(stop).stop());
+        world.prompt_async(&id, "go on").await;
+        gate.reached().await;
+        assert_eq!(keyed("stop").post(stop, &json!({})).await.ok(), json!(true));
+        gate.release();
+        let whole = format!("not {stop}");
+        eventually(BOUND, "the answer", || async {
+            (text_of(world.messages(&id).await.last()?) == whole).then_some(())
+        })
+        .await;
+        eventually(BOUND, "the end", || async { (world.status(&id).await == "idle").then_some(()) }).await;
+    }
 
     let fork = || keyed("fork");
     let forked = fork().post(&format!("{path}/fork"), &json!({})).await.ok();

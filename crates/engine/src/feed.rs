@@ -14,6 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -335,6 +336,13 @@ impl Feed {
                         && let Some(session) = &item.session
                     {
                         idle.push(session.clone());
+                    }
+                    match (told.kind.as_ref(), &item.directory) {
+                        ("server.instance.disposed", Some(directory)) => {
+                            engine.0.instances.forget(Some(Path::new(directory)));
+                        }
+                        ("global.disposed", _) => engine.0.instances.forget(None),
+                        _ => {}
                     }
                     state.fold.take(&item, &told, now);
                     state.ring.push(item);

@@ -55,4 +55,18 @@ impl Instances {
         kept.insert(directory.to_owned(), (instance.clone(), Instant::now()));
         Ok(instance)
     }
+
+    /// The directories whose configuration is kept.
+    pub(crate) fn directories(&self) -> Vec<PathBuf> {
+        self.kept().keys().cloned().collect()
+    }
+
+    /// Forgets the configuration of a directory, or of all: whoever asks next is given what the files say then.
+    pub(crate) fn forget(&self, directory: Option<&Path>) {
+        let mut kept = self.kept();
+        match directory {
+            Some(directory) => drop(kept.remove(directory)),
+            None => kept.clear(),
+        }
+    }
 }

@@ -14,6 +14,7 @@ mod child;
 mod command;
 mod commit;
 mod compaction;
+mod dispose;
 mod edits;
 mod engine;
 mod feed;

@@ -486,7 +486,13 @@ impl Engine {
         self.once(tenant, name, about, |acting| self.abort_once(tenant, id, acting.name)).await
     }
 
-    async fn abort_once(&self, tenant: &Tenant, id: &SessionId, name: Option<String>) -> Result<bool, EngineError> {
+    /// The same, noted under a name: sent again under it, it stops nothing that was asked since.
+    pub(crate) async fn abort_once(
+        &self,
+        tenant: &Tenant,
+        id: &SessionId,
+        name: Option<String>,
+    ) -> Result<bool, EngineError> {
         let key = SessionKey::new(tenant.clone(), id.clone());
         let committer = if self.0.runs.is_here(&key) { Committer::Neighbour } else { Committer::Request };
         let stopped = self
@@ -543,8 +549,8 @@ impl Engine {
         let origin = crate::publish::Origin {
             tenant: key.tenant.clone(),
             directory: session.as_ref().map(|session| session.directory.clone()).unwrap_or_default(),
-            project: session.map(|session| session.project_id).unwrap_or_default(),
-            session: key.session.clone(),
+            project: Some(session.map(|session| session.project_id).unwrap_or_default()),
+            session: Some(key.session.clone()),
             fence: None,
         };
         let entries = self.status_entries(&origin, &SessionStatus::Idle);

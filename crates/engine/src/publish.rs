@@ -37,8 +37,9 @@ enum Queued {
 pub(crate) struct Origin {
     pub tenant: Tenant,
     pub directory: String,
-    pub project: String,
-    pub session: SessionId,
+    pub project: Option<String>,
+    /// The session it is about, if any.
+    pub session: Option<SessionId>,
     /// The run that says it; none for what a head commit changed.
     pub fence: Option<Fence>,
 }
@@ -47,7 +48,8 @@ pub(crate) struct Origin {
 #[derive(Serialize)]
 struct Envelope<'a, P> {
     directory: &'a str,
-    project: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    project: Option<&'a str>,
     /// Where the body lies whose outline the payload is.
     #[serde(skip_serializing_if = "Option::is_none")]
     aside: Option<&'a str>,
@@ -82,12 +84,12 @@ impl Origin {
     }
 
     fn envelope<'a, P>(&'a self, payload: &'a P, aside: Option<&'a str>) -> Envelope<'a, P> {
-        Envelope { directory: &self.directory, project: &self.project, aside, payload }
+        Envelope { directory: &self.directory, project: self.project.as_deref(), aside, payload }
     }
 
     fn entry_of(&self, body: Vec<u8>, version: Option<(String, RecordVersion)>) -> Entry {
         Entry {
-            session: Some(self.session.clone()),
+            session: self.session.clone(),
             fence: self.fence,
             record: version,
             status: None,
@@ -124,9 +126,10 @@ impl Engine {
 
     /// The entries of a busy, idle or other status, for scripts that append them by themselves.
     pub(crate) fn status_entries(&self, origin: &Origin, status: &SessionStatus) -> Vec<Entry> {
-        let mut happened = vec![wire::event::session_status(&origin.session, status)];
+        let Some(session) = &origin.session else { return Vec::new() };
+        let mut happened = vec![wire::event::session_status(session, status)];
         if *status == SessionStatus::Idle {
-            happened.push(wire::event::session_idle(&origin.session));
+            happened.push(wire::event::session_idle(session));
         }
         happened.into_iter().map(|event| origin.entry(&self.new_event(event), None)).collect()
     }

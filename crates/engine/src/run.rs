@@ -167,8 +167,8 @@ impl Engine {
         Origin {
             tenant: key.tenant.clone(),
             directory: session.directory.clone(),
-            project: session.project_id.clone(),
-            session: key.session.clone(),
+            project: Some(session.project_id.clone()),
+            session: Some(key.session.clone()),
             fence,
         }
     }

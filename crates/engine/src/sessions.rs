@@ -193,24 +193,28 @@ impl Engine {
     pub async fn statuses(&self, scope: &Scope) -> Result<BTreeMap<SessionId, SessionStatus>, EngineError> {
         // Without coordination the heads still say who is at work.
         let leases = self.0.ports.leases.statuses(&scope.tenant).await.unwrap_or_default();
-        let directory = scope.directory.to_string_lossy().into_owned();
-        let store = self.tenant_store(&scope.tenant);
+        let directory = scope.directory.to_string_lossy();
+        let open = self.open_sessions(&scope.tenant).await?;
+        let status = |session: Session| {
+            let status = leases.get(&session.id).and_then(|status| serde_json::from_str(status).ok());
+            let status = status.filter(|status| *status != SessionStatus::Idle).unwrap_or(SessionStatus::Busy);
+            (session.id, status)
+        };
+        Ok(open.into_iter().filter(|session| session.directory == directory).map(status).collect())
+    }
+
+    /// The sessions that are at work, or have work that somebody will take up.
+    pub(crate) async fn open_sessions(&self, tenant: &Tenant) -> Result<Vec<Session>, EngineError> {
+        let store = self.tenant_store(tenant);
         blocking(move || {
             let marked: BTreeSet<SessionId> = store.markers()?.into_iter().map(|marker| marker.session).collect();
-            let mut shown = BTreeMap::new();
+            let mut open = Vec::new();
             for id in marked {
-                let Some(head) = found(store.head(&id))?.filter(|head| head.is_live() && head.is_open()) else {
-                    continue;
-                };
-                if found(store.session_under(&id, &head))?.is_some_and(|session| session.directory == directory) {
-                    let status = leases.get(&id).and_then(|status| serde_json::from_str(status).ok());
-                    shown.insert(
-                        id,
-                        status.filter(|status| *status != SessionStatus::Idle).unwrap_or(SessionStatus::Busy),
-                    );
+                if let Some(head) = found(store.head(&id))?.filter(|head| head.is_live() && head.is_open()) {
+                    open.extend(found(store.session_under(&id, &head))?);
                 }
             }
-            Ok(shown)
+            Ok(open)
         })
         .await
     }

@@ -67,6 +67,16 @@ pub fn heartbeat() -> Happened {
     Happened::new("server.heartbeat", json!({}))
 }
 
+/// What was known of a directory is forgotten, what ran there is stopped.
+pub fn instance_disposed(directory: &str) -> Happened {
+    Happened::new("server.instance.disposed", json!({ "directory": directory }))
+}
+
+/// The same for all directories.
+pub fn global_disposed() -> Happened {
+    Happened::new("global.disposed", json!({}))
+}
+
 /// A session was made.
 pub fn session_created(session: &Session) -> Happened {
     Happened::new("session.created", json!({ "sessionID": session.id, "info": session }))

@@ -2,7 +2,7 @@
 
 use crate::Shared;
 use crate::errors::Error;
-use crate::extract::Scoped;
+use crate::extract::{Name, Scoped};
 use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
@@ -25,6 +25,20 @@ pub(crate) async fn path(State(server): State<Shared>, Scoped(scope): Scoped) ->
 
 pub(crate) async fn vcs(State(server): State<Shared>, Scoped(scope): Scoped) -> Result<Json<Value>, Error> {
     Ok(Json(server.app.engine.vcs(&scope).await?))
+}
+
+/// Reads the configuration of a directory anew on every replica, and stops what runs there.
+pub(crate) async fn dispose(
+    State(server): State<Shared>,
+    Scoped(scope): Scoped,
+    name: Name,
+) -> Result<Json<bool>, Error> {
+    Ok(Json(server.app.engine.dispose(&scope, name.of(None).as_ref()).await?))
+}
+
+/// The same for all directories.
+pub(crate) async fn dispose_all(State(server): State<Shared>, name: Name) -> Result<Json<bool>, Error> {
+    Ok(Json(server.app.engine.dispose_all(&server.app.tenant, name.of(None).as_ref()).await?))
 }
 
 /// A list with nothing in it.

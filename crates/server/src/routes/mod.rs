@@ -323,6 +323,8 @@ pub(crate) fn table() -> Vec<Route> {
             routing::get(event::of_all),
         ),
         get("/global/health", "global.health", "Get health", object, instance::health),
+        post("/global/dispose", "global.dispose", "Dispose instance", boolean, instance::dispose_all),
+        post("/instance/dispose", "instance.dispose", "Dispose instance", boolean, instance::dispose),
         get("/global/config", "global.config.get", "Get global configuration", object, config::global),
         get("/config", "config.get", "Get configuration", object, config::get),
         get("/config/providers", "config.providers", "List config providers", object, config::providers),
