@@ -4,7 +4,7 @@
 use crate::{Attempt, Born, Entry, ReplicaId, Result, SessionKey};
 use async_trait::async_trait;
 use run_protocol::Fence;
-pub use run_protocol::{Former, Released};
+pub use run_protocol::{Adopted, Former, Released};
 use std::collections::HashMap;
 
 /// The status of a session that is worked on or waits for work, as JSON.
@@ -50,15 +50,6 @@ pub enum Entered {
     Busy,
     /// The backend bears another mark: it forgot everything.
     Reborn(Born),
-}
-
-/// The answer to [`Leases::adopt`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Adopted {
-    /// The lease is this attempt's (again).
-    Mine,
-    /// Somebody else has it.
-    Lost,
 }
 
 /// The leases of all sessions.

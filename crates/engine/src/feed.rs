@@ -9,7 +9,8 @@ use crate::engine::Engine;
 use crate::fold::{Fold, Told};
 use crate::ring::{Found, Place, Ring};
 use bytes::Bytes;
-use coordination::{Cursor, Read};
+use coordination::{Appended, Cursor, Read};
+use run_protocol::{Follow, Followed};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -177,8 +178,6 @@ impl Engine {
         if let Some(feed) = feeds.get(tenant) {
             return Ok(feed.clone());
         }
-        let subscription =
-            self.0.ports.events.subscribe(tenant).await.map_err(|error| EngineError::Unavailable(error.to_string()))?;
         let feed = Arc::new(Feed {
             tenant: tenant.clone(),
             engine: Arc::downgrade(&self.0),
@@ -193,9 +192,14 @@ impl Engine {
             }),
             more: Notify::new(),
         });
-        feed.read_on(self).await.map_err(|error| EngineError::Unavailable(error.to_string()))?;
+        let mut following = Following { feed: feed.clone(), next: Follow::begin(), subscription: None };
+        while following.next != Follow::Listen {
+            let followed = following.follow(self).await;
+            let followed = followed.map_err(|error| EngineError::Unavailable(error.to_string()))?;
+            following.next = following.next.next(followed);
+        }
         feeds.insert(tenant.clone(), feed.clone());
-        self.0.tasks.spawn(self.clone().follow_log(feed.clone(), subscription));
+        self.0.tasks.spawn(self.clone().follow_log(following));
         Ok(feed)
     }
 
@@ -216,25 +220,54 @@ impl Engine {
     }
 
     /// The task `feed`, one per tenant that is followed; it ends with the replica.
-    async fn follow_log(self, feed: Arc<Feed>, mut subscription: coordination::Subscription) {
+    async fn follow_log(self, mut following: Following) {
         loop {
-            let appended = tokio::select! {
-                appended = subscription.recv() => appended,
+            let followed = tokio::select! {
+                followed = following.follow(&self) => followed,
                 () = self.0.stopped.cancelled() => return,
             };
-            match appended {
-                Some(appended) => {
-                    if !feed.append(&self, appended.previous.as_ref(), appended.entries) {
-                        self.catch_up(&feed.tenant).await;
-                    }
+            let followed = match followed {
+                Ok(followed) => followed,
+                Err(_) => {
+                    tokio::time::sleep(Duration::from_millis(200 + self.0.ids.bits() % 200)).await;
+                    Followed::Failed
                 }
-                None => match self.0.ports.events.subscribe(&feed.tenant).await {
-                    Ok(again) => {
-                        subscription = again;
-                        self.catch_up(&feed.tenant).await;
+            };
+            following.next = following.next.next(followed);
+        }
+    }
+}
+
+/// Who follows a log for a feed.
+struct Following {
+    feed: Arc<Feed>,
+    next: Follow,
+    subscription: Option<coordination::Subscription>,
+}
+
+impl Following {
+    /// Does what is next.
+    async fn follow(&mut self, engine: &Engine) -> coordination::Result<Followed> {
+        match self.next {
+            Follow::Subscribe => {
+                self.subscription = Some(engine.0.ports.events.subscribe(&self.feed.tenant).await?);
+                Ok(Followed::Done)
+            }
+            Follow::ReadOn => {
+                let read = self.feed.read_on(engine).await;
+                read.inspect_err(
+                    |error| tracing::warn!(tenant = %self.feed.tenant, %error, "the event log cannot be read on"),
+                )?;
+                Ok(Followed::Done)
+            }
+            Follow::Listen => {
+                let Some(subscription) = &mut self.subscription else { return Ok(Followed::Ended) };
+                Ok(match subscription.recv().await {
+                    Some(Appended { previous, entries }) => {
+                        Followed::Heard { follows: self.feed.append(engine, previous.as_ref(), entries) }
                     }
-                    Err(_) => tokio::time::sleep(Duration::from_millis(200 + self.0.ids.bits() % 200)).await,
-                },
+                    None => Followed::Ended,
+                })
             }
         }
     }

@@ -497,17 +497,8 @@ impl Engine {
         let committer = if self.0.runs.is_here(&key) { Committer::Neighbour } else { Committer::Request };
         let stopped = self
             .head_commit(&key, committer, move |head, _| {
-                if !head.apply_once(name.as_deref()) {
-                    // Sent again: what was asked after it is not meant.
-                    let upto = head.stopped;
-                    return Ok(Decision::Leave((head.settled < upto).then_some(upto)));
-                }
-                Ok(match head.stop() {
-                    Some(upto) => Decision::Write(Vec::new(), Some(upto)),
-                    // Noted though nothing is open: the same request may not stop what is asked next.
-                    None if name.is_some() => Decision::Write(Vec::new(), None),
-                    None => Decision::Leave(None),
-                })
+                let abort = head.abort(name.as_deref());
+                Ok(if abort.changes { Decision::Write(Vec::new(), abort.upto) } else { Decision::Leave(abort.upto) })
             })
             .await;
         let upto = match stopped {

@@ -3,8 +3,8 @@
 use crate::api::EngineError;
 use crate::beat::Heard;
 use crate::engine::{Counters, Engine, Settings, blocking};
-use coordination::{Adopted, Attempt, Born, Ports, ReplicaId, SessionKey, Signal, Tick};
-use run_protocol::{Fence, Liveness};
+use coordination::{Attempt, Born, Ports, ReplicaId, SessionKey, Signal, Tick};
+use run_protocol::{Adoption, Amends, Fence, Liveness, RunHere, Sweep};
 use sandbox::Lifeline;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
@@ -394,16 +394,15 @@ impl Engine {
         let id = self.0.replica.id();
         let Ok(owned) = self.0.ports.registry.owned(&id).await else { return };
         for key in &owned {
-            // Won by a call whose answer was lost: nobody runs it.
-            if !self.0.runs.is_here(key)
+            if Amends::decide(true, self.0.runs.run_of(key)) == Amends::HandOver
                 && let Ok(Some(attempt)) = self.0.ports.leases.attempt_of(key).await
-                && !self.0.runs.is_here(key)
+                && self.0.runs.run_of(key) == RunHere::No
             {
                 let _ = self.0.ports.leases.hand_over(key, &attempt, 0, false).await;
             }
         }
         for (key, attempt, fence) in self.0.runs.begun() {
-            if !owned.contains(&key) {
+            if Amends::decide(owned.contains(&key), RunHere::Works(fence)) == Amends::Adopt(fence) {
                 self.adopt(&id, &key, &attempt, fence).await;
             }
         }
@@ -414,17 +413,20 @@ impl Engine {
         if matches!(self.read_run_number(key).await, Ok(number) if !fence.holds(number)) {
             return self.0.runs.lose(key, attempt);
         }
-        match self.0.ports.leases.adopt(key, id, attempt, fence).await {
-            // It was given away meanwhile, and taken back by this: nobody runs it.
-            Ok(Adopted::Mine) if self.0.runs.attempt_of(key, fence).as_ref() != Some(attempt) => {
+        let adopted = match self.0.ports.leases.adopt(key, id, attempt, fence).await {
+            Ok(adopted) => adopted,
+            // The next beat finds that the count differs.
+            Err(error) => return tracing::warn!(session = %key.session, %error, "a lease could not be adopted"),
+        };
+        let still_works = self.0.runs.attempt_of(key, fence).as_ref() == Some(attempt);
+        match Adoption::decide(adopted, still_works) {
+            Adoption::Keep => {}
+            Adoption::HandOver => {
                 if let Err(error) = self.0.ports.leases.hand_over(key, attempt, 0, false).await {
                     tracing::warn!(session = %key.session, %error, "the next beat gives the lease away");
                 }
             }
-            Ok(Adopted::Mine) => {}
-            Ok(Adopted::Lost) => self.0.runs.lose(key, attempt),
-            // The next beat finds that the count differs.
-            Err(error) => tracing::warn!(session = %key.session, %error, "a lease could not be adopted"),
+            Adoption::Lose => self.0.runs.lose(key, attempt),
         }
     }
 
@@ -472,20 +474,17 @@ impl Engine {
                 let mut found = Found::default();
                 for marker in store.markers()? {
                     let Ok(head) = store.head(&marker.session) else { continue };
-                    match marker.ticket {
-                        Some(ticket) if head.settled >= ticket || head.state == run_protocol::HeadState::Removed => {
-                            store.remove_marker(&marker.session, ticket)?;
-                        }
-                        None if head.state == run_protocol::HeadState::Removed => {
-                            store.remove_deletion_marker(&marker.session)?;
-                        }
-                        None if head.is_live() => found.not_begun.push(marker.session),
-                        // Of a prompt that was never acknowledged, or is about to be.
-                        Some(ticket) if ticket > head.issued => {
+                    match Sweep::decide(&head, marker.ticket) {
+                        Sweep::Unlink => match marker.ticket {
+                            Some(ticket) => store.remove_marker(&marker.session, ticket)?,
+                            None => store.remove_deletion_marker(&marker.session)?,
+                        },
+                        Sweep::WithdrawDeletion => found.not_begun.push(marker.session),
+                        Sweep::WithdrawPrompts => {
                             found.not_given_out.insert(marker.session);
                         }
-                        _ => {
-                            if head.stopped > head.settled {
+                        Sweep::Work { is_aborted } => {
+                            if is_aborted {
                                 found.stopped.insert(marker.session.clone());
                             }
                             found.open.insert(marker.session);

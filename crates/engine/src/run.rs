@@ -10,7 +10,9 @@ use crate::trace;
 use crate::trial::Trial;
 use coordination::{Attempt, Enter, Entered, LeaseKind, SessionKey};
 pub(crate) use run_protocol::StopReason;
-use run_protocol::{End, Entry, Fence, Former, Handover, Head, Look, RecordVersion};
+use run_protocol::{
+    Asked, End, EnterInput, Entering, Entry, Fence, Former, Handover, Head, Look, RecordVersion, entering,
+};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -19,6 +21,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use wire::message::Message;
 use wire::session::Session;
+
+/// How often a session's lease is asked for.
+const ENTERS: u32 = 8;
 
 /// Tells a step to stop, and why.
 #[derive(Default)]
@@ -63,7 +68,7 @@ impl Engine {
     /// not answer is tried again a few times: after that the sweep, or a waiting caller, finds the ticket.
     ///
     /// `number` of the run guard, where it was read already.
-    pub(crate) async fn enter(&self, key: &SessionKey, ticket: u64, was_open: bool, mut number: Option<u64>) {
+    pub(crate) async fn enter(&self, key: &SessionKey, ticket: u64, was_open: bool, number: Option<u64>) {
         if self.is_draining() {
             // Stored here, run elsewhere.
             if let Err(error) = self.0.ports.leases.ensure_due(key, &self.0.replica.born()).await {
@@ -72,38 +77,45 @@ impl Engine {
             return;
         }
         let attempt = self.new_attempt();
-        for tries in 0..8_u64 {
-            // Looked at each time: coordination may have forgotten everything since.
-            if was_open && self.0.replica.awaits_owners(self.0.settings.lease_ttl) {
-                return;
-            }
-            let number = match number.take() {
-                Some(number) => number,
-                None => match self.read_run_number(key).await {
-                    Ok(number) => number,
-                    Err(_) => return,
-                },
-            };
-            let enter = Enter {
-                replica: self.0.replica.id(),
-                born: self.0.replica.born(),
-                key: key.clone(),
-                attempt: attempt.clone(),
-                kind: LeaseKind::Run,
-                ticket,
-                was_open,
-            };
-            let span = trace::lease("enter", key, &attempt);
-            match self.0.ports.leases.enter(&enter).instrument(span).await {
-                Ok(Entered::Won) => {
-                    self.spawn_run(key.clone(), attempt, Entry::Entered { number, was_open });
-                    return;
+        // Looked at each time: coordination may have forgotten everything since.
+        let awaits_owners = || self.0.replica.awaits_owners(self.0.settings.lease_ttl);
+        let (mut entering, mut next) = Entering::begin(was_open, number, ENTERS, awaits_owners());
+        loop {
+            let input = match next {
+                entering::Enter::ReadNumber => EnterInput::Number(self.read_run_number(key).await.ok()),
+                entering::Enter::Ask => EnterInput::Asked(self.ask(key, &attempt, ticket, was_open).await),
+                entering::Enter::Wait { tries } => {
+                    let wait = 100 * u64::from(tries) + self.0.ids.bits() % 100;
+                    tokio::time::sleep(Duration::from_millis(wait)).await;
+                    EnterInput::Waited { awaits_owners: awaits_owners() }
                 }
-                Ok(Entered::Waiting | Entered::Busy) => return,
-                Ok(Entered::Reborn(_)) => {}
-                Err(error) => tracing::warn!(session = %key.session, %error, "a lease could not be asked for"),
+                entering::Enter::Run(entry) => return self.spawn_run(key.clone(), attempt, entry),
+                entering::Enter::End => return,
+            };
+            next = entering.next(input);
+        }
+    }
+
+    /// Asks for the session's lease once.
+    async fn ask(&self, key: &SessionKey, attempt: &Attempt, ticket: u64, was_open: bool) -> Asked {
+        let enter = Enter {
+            replica: self.0.replica.id(),
+            born: self.0.replica.born(),
+            key: key.clone(),
+            attempt: attempt.clone(),
+            kind: LeaseKind::Run,
+            ticket,
+            was_open,
+        };
+        let span = trace::lease("enter", key, attempt);
+        match self.0.ports.leases.enter(&enter).instrument(span).await {
+            Ok(Entered::Won) => Asked::Won,
+            Ok(Entered::Waiting | Entered::Busy) => Asked::Others,
+            Ok(Entered::Reborn(_)) => Asked::Unknown,
+            Err(error) => {
+                tracing::warn!(session = %key.session, %error, "a lease could not be asked for");
+                Asked::Unknown
             }
-            tokio::time::sleep(Duration::from_millis(100 * (tries + 1) + self.0.ids.bits() % 100)).await;
         }
     }
 

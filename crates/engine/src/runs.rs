@@ -1,7 +1,7 @@
 //! The runs of this replica.
 
 use coordination::{Attempt, SessionKey};
-use run_protocol::Fence;
+use run_protocol::{Fence, RunHere};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -138,7 +138,13 @@ impl Runs {
 
     /// True while a run of the session is here, begun or about to.
     pub(crate) fn is_here(&self, key: &SessionKey) -> bool {
-        self.all().contains_key(key)
+        self.run_of(key) != RunHere::No
+    }
+
+    /// The run of a session that is here.
+    pub(crate) fn run_of(&self, key: &SessionKey) -> RunHere {
+        let all = self.all();
+        all.get(key).map_or(RunHere::No, |run| run.fence().map_or(RunHere::WithoutLease, RunHere::Works))
     }
 
     /// The attempt of the run that works under this fence.

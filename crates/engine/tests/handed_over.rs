@@ -1,22 +1,24 @@
-//! A run that was handed over, or has given its lease back, is never adopted back by the replica that gave it, though the answer
-//! to that was lost: two engines over one store and one in-process backend.
+//! What is not adopted: a run that was handed over, or has given its lease back, though the answer to that was lost; one whose
+//! guard was taken while it was cut off. Two engines over one store and one in-process backend.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic in its helpers, too")]
 
 use async_trait::async_trait;
 use coordination::memory::Memory;
 use coordination::{
-    Adopted, Attempt, Born, CoordinationError, Enter, Entered, Entry, Former, Leases, LogLimits, Ports, Released,
-    ReplicaId, Result, SessionKey,
+    Adopted, Attempt, Born, CoordinationError, Enter, Entered, Entry, Former, Leases, LogLimits, Ports, Registry,
+    Released, ReplicaId, Result, SessionKey, Signal, Tick, Ticked,
 };
 use engine::{Accepted, Engine, NewSession, Parts, Prompt, Scope, Settings, TicketRef};
+use models::{ChatRequest, ModelError, ModelStream, Provider};
 use run_protocol::Fence;
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use storage::{Durability, Store};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 use wire::clock::{Clock, Entropy};
 use wire::ids::{IdSource, SessionId};
@@ -124,13 +126,81 @@ impl Leases for Lossy {
     }
 }
 
-async fn engine(root: &Path, name: &str, seed: u64, ports: Ports) -> Engine {
+/// A registry that a replica can be cut off from.
+struct CutOff {
+    inner: Arc<dyn Registry>,
+    is_cut: AtomicBool,
+    joined: AtomicUsize,
+    /// Its name and its newest beat.
+    newest: Mutex<Option<(ReplicaId, u64)>>,
+}
+
+#[async_trait]
+impl Registry for CutOff {
+    async fn join(&self, replica: &ReplicaId, proposal: &Born) -> Result<Born> {
+        self.joined.fetch_add(1, Ordering::SeqCst);
+        *self.newest.lock().unwrap() = None;
+        self.inner.join(replica, proposal).await
+    }
+
+    async fn set_trial(&self, replica: &ReplicaId, run: Option<&SessionKey>) -> Result<()> {
+        self.inner.set_trial(replica, run).await
+    }
+
+    async fn tick(&self, tick: &Tick) -> Result<Ticked> {
+        if self.is_cut.load(Ordering::SeqCst) {
+            return Err(CoordinationError::Unavailable("cut off".into()));
+        }
+        let ticked = self.inner.tick(tick).await;
+        if let Ok(Ticked::Alive { beats, .. }) = &ticked {
+            *self.newest.lock().unwrap() = Some((tick.replica.clone(), beats[&tick.replica]));
+        }
+        ticked
+    }
+
+    async fn bury(&self, replica: &ReplicaId, beat: u64) -> Result<Option<u64>> {
+        self.inner.bury(replica, beat).await
+    }
+
+    async fn owned(&self, replica: &ReplicaId) -> Result<Vec<SessionKey>> {
+        self.inner.owned(replica).await
+    }
+
+    async fn is_reachable(&self, replica: &ReplicaId) -> Result<bool> {
+        self.inner.is_reachable(replica).await
+    }
+
+    async fn listen(&self, replica: &ReplicaId) -> Result<mpsc::Receiver<Signal>> {
+        self.inner.listen(replica).await
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.inner.ping().await
+    }
+}
+
+/// A model that is asked and says nothing.
+#[derive(Default)]
+struct Silent(AtomicBool);
+
+#[async_trait]
+impl Provider for Silent {
+    async fn stream(&self, _: ChatRequest) -> std::result::Result<ModelStream, ModelError> {
+        self.0.store(true, Ordering::SeqCst);
+        std::future::pending().await
+    }
+}
+
+fn demo() -> Arc<dyn Provider> {
+    Arc::new(models::demo::Demo::new(Duration::from_millis(20)))
+}
+
+async fn engine(root: &Path, name: &str, seed: u64, ports: Ports, demo: Arc<dyn Provider>) -> Engine {
     let entropy: Arc<dyn Entropy> = Arc::new(Scrambled(AtomicU64::new(seed)));
     let ids = Arc::new(IdSource::new(Arc::new(Wall), entropy.clone()));
     let store = Store::open(root.join("data"), Durability::Os, entropy).unwrap();
     let env = HashMap::from([("HOME".to_owned(), root.to_string_lossy().into_owned())]);
     let tools = tools::ToolSettings::new("/bin/false".into(), root.join("out"), sandbox::ChildEnv::default());
-    let demo: Arc<dyn models::Provider> = Arc::new(models::demo::Demo::new(Duration::from_millis(20)));
     let settings = Settings {
         name: name.into(),
         lease_ttl: Duration::from_secs(10),
@@ -151,12 +221,27 @@ async fn fleet(root: &Path) -> (Engine, Engine, Arc<Lossy>, Memory, SessionId) {
     let inner = memory.ports().leases;
     let (loses, given, adopted) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
     let lossy = Arc::new(Lossy { inner, loses, given, adopted });
-    let first = engine(root, "first", 7, Ports { leases: lossy.clone(), ..memory.ports() }).await;
-    let second = engine(root, "second", 11, memory.ports()).await;
+    let first = engine(root, "first", 7, Ports { leases: lossy.clone(), ..memory.ports() }, demo()).await;
+    let second = engine(root, "second", 11, memory.ports(), demo()).await;
+    let session = new_session(&first, root).await;
+    (first, second, lossy, memory, session)
+}
+
+async fn new_session(engine: &Engine, root: &Path) -> SessionId {
     let scope = Scope { tenant: Tenant::default(), directory: root.into() };
     let new = NewSession { title: Some("titled".into()), ..NewSession::default() };
-    let session = first.create_session(&scope, new, None).await.unwrap();
-    (first, second, lossy, memory, session.id)
+    engine.create_session(&scope, new, None).await.unwrap().id
+}
+
+/// Waits until something is so.
+async fn until(is_so: impl AsyncFn() -> bool) {
+    timeout(BOUND, async {
+        while !is_so().await {
+            tokio::time::sleep(TICK / 4).await;
+        }
+    })
+    .await
+    .unwrap();
 }
 
 async fn prompt(engine: &Engine, session: &SessionId, text: &str) -> TicketRef {
@@ -170,13 +255,7 @@ async fn prompt(engine: &Engine, session: &SessionId, text: &str) -> TicketRef {
 
 /// Waits until a lease was given away, and for some beats of whoever gave it, which see that it owns less than it runs.
 async fn given_away(lossy: &Lossy) {
-    timeout(BOUND, async {
-        while lossy.given.load(Ordering::SeqCst) == 0 {
-            tokio::time::sleep(TICK / 4).await;
-        }
-    })
-    .await
-    .unwrap();
+    until(async || lossy.given.load(Ordering::SeqCst) > 0).await;
     tokio::time::sleep(TICK * 10).await;
 }
 
@@ -217,6 +296,39 @@ async fn a_lease_that_was_given_back_is_not_adopted_again_though_the_answer_was_
     let key = SessionKey::new(Tenant::default(), session);
     assert_eq!(memory.ports().leases.attempt_of(&key).await.unwrap(), None, "nobody owns what is done");
     assert_eq!(lossy.adopted.load(Ordering::SeqCst), 0, "it took back what it gave");
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_whose_guard_was_taken_while_it_was_cut_off_does_not_take_its_lease_back() {
+    let root = tempfile::tempdir().unwrap();
+    let memory = Memory::new(Arc::new(Scrambled(AtomicU64::new(1))), LogLimits::default());
+    let (inner, is_cut, joined) = (memory.ports().registry, AtomicBool::new(false), AtomicUsize::new(0));
+    let registry = Arc::new(CutOff { inner, is_cut, joined, newest: Mutex::new(None) });
+    let silent = Arc::new(Silent::default());
+    let ports = Ports { registry: registry.clone(), ..memory.ports() };
+    let first = engine(root.path(), "first", 7, ports, silent.clone()).await;
+    let second = engine(root.path(), "second", 11, memory.ports(), demo()).await;
+    let session = new_session(&first, root.path()).await;
+    let key = SessionKey::new(Tenant::default(), session.clone());
+    let ticket = prompt(&first, &session, "one").await;
+    until(async || silent.0.load(Ordering::SeqCst) && registry.newest.lock().unwrap().is_some()).await;
+    registry.is_cut.store(true, Ordering::SeqCst);
+    until(async || {
+        let newest = registry.newest.lock().unwrap().clone();
+        let (replica, beat) = newest.unwrap();
+        memory.ports().registry.bury(&replica, beat).await.unwrap().is_some()
+    })
+    .await;
+    // All is done elsewhere meanwhile, and the lease is given back.
+    timeout(BOUND, second.wait(&ticket)).await.unwrap().unwrap();
+    until(async || memory.ports().leases.attempt_of(&key).await.unwrap().is_none()).await;
+    registry.is_cut.store(false, Ordering::SeqCst);
+    // It joins again, and beats once it has taken back what it takes back.
+    until(async || registry.joined.load(Ordering::SeqCst) == 2 && registry.newest.lock().unwrap().is_some()).await;
+    assert_eq!(memory.ports().leases.attempt_of(&key).await.unwrap(), None, "it took back what another has done");
+    first.drain().await;
     first.stop().await;
     second.stop().await;
 }

@@ -1,5 +1,7 @@
 //! How far the model goes, what may go wrong in it, and what may be wrong with it on purpose.
 
+use crate::properties::{Broken, SETTLES};
+
 /// How far the exploration goes. Within it, everything is explored.
 #[derive(Clone, Debug)]
 pub struct Bound {
@@ -13,6 +15,8 @@ pub struct Bound {
     pub aborts: u8,
     /// Deletions of the session.
     pub deletions: u8,
+    /// Replicas that readers of events come to.
+    pub readers: u8,
     /// Faults of all kinds together.
     pub faults: u8,
     /// Faults of one kind.
@@ -24,9 +28,11 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// How many faults of a kind may come.
+    /// How many faults of a kind may come. Where there are readers, Redis forgets nothing: a log that began anew or went back
+    /// is left out.
     pub fn of_kind(&self, fault: Fault) -> u8 {
-        if self.kinds.contains(&fault) { self.of_a_kind.min(self.faults) } else { 0 }
+        let forgets = matches!(fault, Fault::Failover | Fault::Emptied);
+        if !self.kinds.contains(&fault) || (forgets && self.readers > 0) { 0 } else { self.of_a_kind.min(self.faults) }
     }
 
     /// What the test of the model explores in the time that continuous integration has.
@@ -37,6 +43,7 @@ impl Bound {
             retries: 0,
             aborts: 0,
             deletions: 0,
+            readers: 0,
             faults: 1,
             of_a_kind: 1,
             kinds: &Fault::ALL,
@@ -44,19 +51,25 @@ impl Bound {
         }
     }
 
+    /// With readers of events on one replica, while messages on the way to them are lost.
+    pub fn with_readers() -> Self {
+        Self { readers: 1, kinds: &[Fault::HintLost], ..Self::small() }
+    }
+
     /// What `make model` explores.
     pub fn large() -> Self {
-        Self { prompts: 2, aborts: 1, ..Self::small() }
+        Self { prompts: 2, ..Self::small() }
     }
 }
 
 impl std::fmt::Display for Bound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { replicas, prompts, retries, aborts, deletions, faults, of_a_kind, kinds, flaw } = self;
+        let Self { replicas, prompts, retries, aborts, deletions, readers, faults, of_a_kind, kinds: _, flaw } = self;
+        let kinds: Vec<_> = Fault::ALL.into_iter().filter(|fault| self.of_kind(*fault) > 0).collect();
         write!(
             f,
             "{replicas} replicas, 1 session, {prompts} prompts, {retries} sent again, {aborts} aborts, {deletions} \
-             deletions, {faults} faults ({of_a_kind} of a kind) of {kinds:?}"
+             deletions, {readers} readers, {faults} faults ({of_a_kind} of a kind) of {kinds:?}"
         )?;
         match flaw {
             None => Ok(()),
@@ -114,4 +127,31 @@ pub enum Flaw {
     NoSweep,
     /// An abort is only said over the control channel.
     CancelByHintOnly,
+}
+
+impl Flaw {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::FenceWithoutCompare, Self::CheckThenWrite, Self::NoSweep, Self::CancelByHintOnly];
+
+    /// A bound within which it is found.
+    pub fn bound(self) -> Bound {
+        let without_faults = Bound { faults: 0, flaw: Some(self), ..Bound::small() };
+        let with = |kinds| Bound { faults: 1, kinds, ..without_faults.clone() };
+        match self {
+            Self::FenceWithoutCompare => with(&[Fault::Cut]),
+            Self::CheckThenWrite => Bound { prompts: 2, ..without_faults },
+            Self::NoSweep => with(&[Fault::Crash]),
+            Self::CancelByHintOnly => Bound { aborts: 1, ..without_faults },
+        }
+    }
+
+    /// The property that it breaks.
+    pub fn breaks(self) -> &'static str {
+        match self {
+            Self::FenceWithoutCompare => Broken::TwoRunners.name(),
+            Self::CheckThenWrite => Broken::PromptLost.name(),
+            Self::NoSweep => SETTLES,
+            Self::CancelByHintOnly => Broken::Abort.name(),
+        }
+    }
 }

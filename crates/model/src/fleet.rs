@@ -1,11 +1,16 @@
 //! What replicas and clients do beside the runs, and what befalls them.
 
 use crate::bound::{Bound, Fault, Flaw};
+use crate::feed::Feed;
 use crate::redis::{Answer, How};
 use crate::run::upto;
 use crate::world::{Chore, Command, Facts, Replica, Stage, Task, World};
-use coordination::{Adopted, Entered};
-use run_protocol::{End, Entry, HeadState};
+use coordination::Entered;
+use run_protocol::entering::Enter;
+use run_protocol::{Adoption, Amends, Asked, End, EnterInput, Entering, Entry, Follow, HeadState, RunHere, Sweep};
+
+/// How often a session's lease is asked for: more often makes no difference, since each answer may be lost but once.
+const ENTERS: u32 = 2;
 
 /// What can happen next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,6 +23,10 @@ pub enum Action {
     Abort(usize),
     /// A client deletes the session.
     Delete(usize),
+    /// The first reader of events comes to a replica.
+    Read(usize),
+    /// The next moment of a replica's feed.
+    Follow(usize),
     /// The next moment of a run.
     Run(usize, usize, How),
     /// Something comes into a step or a wait.
@@ -85,21 +94,24 @@ impl World {
             for index in 0..replica.runs.len() {
                 actions.push(Action::Notice(r, index));
                 match self.run_calls(r, index) {
-                    true => actions.extend(can_meet(false).map(|how| Action::Run(r, index, how))),
+                    true => actions.extend(can_meet(self.is_heard(r, index)).map(|how| Action::Run(r, index, how))),
                     false => actions.push(Action::Run(r, index, How::Well)),
                 }
             }
             for (index, task) in replica.tasks.iter().enumerate() {
                 match task {
-                    Task::Enter { number: Some(_), .. } | Task::Poke { .. } => {
+                    Task::Enter { next: Enter::Ask, .. } | Task::Poke { .. } => {
                         actions.extend(can_meet(true).map(|how| Action::Task(r, index, how)));
                     }
-                    Task::Enter { number: None, .. } => actions.push(Action::Task(r, index, How::Well)),
+                    Task::Enter { .. } => actions.push(Action::Task(r, index, How::Well)),
                     Task::Delete { stage } => match stage {
                         Stage::Removed => actions.extend(can_meet(false).map(|how| Action::Task(r, index, how))),
                         _ => actions.push(Action::Task(r, index, How::Well)),
                     },
                 }
+            }
+            if replica.feed.is_some() {
+                actions.push(Action::Follow(r));
             }
             if !replica.chores.is_empty() {
                 actions.extend(can_meet(false).map(|how| Action::Chore(r, how)));
@@ -152,10 +164,14 @@ impl World {
 
     fn requests(&self, r: usize, reaches: bool, actions: &mut Vec<Action>) {
         let is_live = self.store.head.head().is_live();
+        if self.left.readers > 0 && reaches && self.replicas[r].feed.is_none() {
+            actions.push(Action::Read(r));
+        }
         if !reaches || self.replicas[r].is_frozen || !is_live {
             return;
         }
-        if self.left.prompts > 0 {
+        // Replicas are alike before anything has happened: the first prompt comes to the first one.
+        if self.left.prompts > 0 && (r == 0 || self.seen.acknowledged > 0) {
             actions.push(Action::Prompt(r));
         }
         if self.left.retries > 0 && self.seen.acknowledged > 0 {
@@ -219,20 +235,18 @@ impl World {
                 self.seen.is_deleted = true;
                 self.replicas[r].tasks.push(Task::Delete { stage: Stage::Begun });
             }
+            Action::Read(r) => {
+                self.left.readers -= 1;
+                self.replicas[r].feed = Some(Feed::begin());
+            }
+            Action::Follow(r) => return self.follow(r),
             Action::Run(r, index, how) => return self.run_on(r, index, how, flaw),
             Action::Notice(r, index) => return self.notice(r, index),
             Action::Task(r, index, how) => self.task(r, index, how, flaw),
             Action::Chore(r, how) => self.chore(r, how),
             Action::Tick(r) => self.tick(r),
             Action::Claim(r, how) => self.claim(r, how),
-            Action::Sweep(r) => {
-                let born = self.replicas[r].born;
-                self.execute(&Command::EnsureDue { born }, true);
-                let head = self.store.head.head();
-                if head.stopped > head.settled {
-                    self.execute(&Command::Poke, true);
-                }
-            }
+            Action::Sweep(r) => self.sweep(r),
             Action::Join(r) => {
                 let (id, mark) = (self.new_id(), self.new_mark());
                 let born = self.change(|table| table.join(&id, &mark));
@@ -264,7 +278,12 @@ impl World {
         match fault {
             Fault::Crash => *replica = Replica::dead(None),
             Fault::Pause => replica.is_paused = true,
-            Fault::Cut => replica.is_cut = true,
+            Fault::Cut => {
+                replica.is_cut = true;
+                if let Some(feed) = &mut replica.feed {
+                    feed.heard = None;
+                }
+            }
             Fault::Failover => {
                 if let Some(copy) = self.copy.take() {
                     self.redis = copy;
@@ -289,21 +308,26 @@ impl World {
         let k = head.issue() as u8;
         self.store.head = Facts::of(&head);
         self.seen.acknowledged = k;
-        let (attempt, number) = (self.new_attempt(), Some(self.store.run));
-        self.replicas[r].tasks.push(Task::Enter { attempt, ticket: k, was_open, number });
+        let number = self.store.run;
+        self.enter(r, k, was_open, Some(number));
     }
 
     /// Somebody waits on a replica, and nobody may be working: then it does.
     fn wait(&mut self, r: usize) {
-        let (attempt, ticket) = (self.new_attempt(), self.seen.acknowledged);
-        self.replicas[r].tasks.push(Task::Enter { attempt, ticket, was_open: true, number: None });
+        self.enter(r, self.seen.acknowledged, true, None);
+    }
+
+    fn enter(&mut self, r: usize, ticket: u8, was_open: bool, number: Option<u64>) {
+        let attempt = self.new_attempt();
+        let (entering, next) = Entering::begin(was_open, number, ENTERS, false);
+        self.replicas[r].tasks.push(Task::Enter { attempt, ticket, was_open, entering, next });
     }
 
     fn abort(&mut self, r: usize, flaw: Option<Flaw>) {
         self.left.aborts -= 1;
         self.depose();
         let mut head = self.store.head.head();
-        let Some(stopped) = head.stop() else { return };
+        let Some(stopped) = head.abort(None).upto else { return };
         self.seen.aborted |= upto(stopped) & !upto(head.settled);
         if flaw != Some(Flaw::CancelByHintOnly) {
             self.store.head = Facts::of(&head);
@@ -317,22 +341,32 @@ impl World {
     fn task(&mut self, r: usize, index: usize, how: How, flaw: Option<Flaw>) {
         let (id, born) = (self.replicas[r].id, self.replicas[r].born);
         match self.replicas[r].tasks.remove(index) {
-            Task::Enter { attempt, ticket, was_open, number: None } => {
-                let number = Some(self.store.run);
-                self.replicas[r].tasks.insert(index, Task::Enter { attempt, ticket, was_open, number });
-            }
-            Task::Enter { attempt, ticket, was_open, number: Some(number) } => {
-                let again = Task::Enter { attempt, ticket, was_open, number: None };
-                let Some(replica) = id else { return };
-                match self.call(r, &Command::Enter { replica, born, attempt, ticket, was_open }, how) {
-                    Some(Answer::Entered(Entered::Won)) => {
-                        let entry = Entry::Entered { number, was_open };
-                        self.replicas[r].spawn(attempt, entry);
+            Task::Enter { attempt, ticket, was_open, mut entering, next } => {
+                let input = match next {
+                    Enter::ReadNumber => EnterInput::Number(Some(self.store.run)),
+                    _ => {
+                        let Some(replica) = id else { return };
+                        let wish = Command::Enter { replica, born, attempt, ticket, was_open };
+                        EnterInput::Asked(match self.call(r, &wish, how) {
+                            Some(Answer::Entered(Entered::Won)) => Asked::Won,
+                            Some(Answer::Reborn) => Asked::Unknown,
+                            None if self.reaches(r) => Asked::Unknown,
+                            // Another works; or Redis is away for long, and the sweep finds the ticket.
+                            _ => Asked::Others,
+                        })
                     }
-                    Some(Answer::Reborn) => self.replicas[r].tasks.insert(index, again),
-                    None if self.reaches(r) => self.replicas[r].tasks.insert(index, again),
-                    // Another works; or Redis is away for long, and the sweep finds the ticket.
-                    _ => {}
+                };
+                let next = match entering.next(input) {
+                    Enter::Wait { .. } => entering.next(EnterInput::Waited { awaits_owners: false }),
+                    next => next,
+                };
+                match next {
+                    Enter::Run(entry) => self.replicas[r].spawn(attempt, entry),
+                    Enter::End => {}
+                    next => {
+                        let again = Task::Enter { attempt, ticket, was_open, entering, next };
+                        self.replicas[r].tasks.insert(index, again);
+                    }
                 }
             }
             Task::Poke { upto } => {
@@ -358,17 +392,15 @@ impl World {
                     // Others have been there since.
                     return self.lose(r, attempt);
                 }
-                match self.call(r, &Command::Adopt { replica, attempt, fence }, how) {
-                    Some(Answer::Adopted(Adopted::Mine)) => {
-                        let here = self.replicas[r].run_here();
-                        if here.is_none_or(|run| run.attempt != attempt || run.life.fence() != Some(fence)) {
-                            // It was given away meanwhile, and taken back by this: nobody runs it.
-                            self.replicas[r].chores.push(Chore::HandOver { attempt });
-                        }
+                // Unanswered: the next beat finds that the count differs.
+                if let Some(Answer::Adopted(adopted)) = self.call(r, &Command::Adopt { replica, attempt, fence }, how) {
+                    let here = self.replicas[r].run_here();
+                    let still_works = here.is_some_and(|run| run.attempt == attempt && run.life.fence() == Some(fence));
+                    match Adoption::decide(adopted, still_works) {
+                        Adoption::Keep => {}
+                        Adoption::HandOver => self.replicas[r].chores.push(Chore::HandOver { attempt }),
+                        Adoption::Lose => self.lose(r, attempt),
                     }
-                    Some(Answer::Adopted(Adopted::Lost)) => self.lose(r, attempt),
-                    // The next beat finds that the count differs.
-                    _ => {}
                 }
             }
             Chore::HandOver { attempt } => {
@@ -404,6 +436,10 @@ impl World {
             return self.adopt_all(r);
         }
         self.replicas[r].is_frozen = false;
+        let log = self.log;
+        if let Some(feed) = self.replicas[r].feed.as_mut().filter(|feed| feed.next == Follow::Listen) {
+            feed.read_on(log);
+        }
         let news = self.redis.news(&id, &[]);
         if !news.pokes.is_empty() {
             self.change(|table| table.news(&id, &news.pokes));
@@ -425,14 +461,27 @@ impl World {
     }
 
     fn reconcile(&mut self, r: usize) {
-        match self.holder() {
-            Some((owner, attempt)) if Some(owner) == self.replicas[r].id => {
-                // Won by a call whose answer was lost: nobody runs it.
-                if self.replicas[r].runs.is_empty() {
-                    self.replicas[r].chores.push(Chore::HandOver { attempt });
-                }
+        let replica = &self.replicas[r];
+        let owned = self.holder().filter(|(owner, _)| Some(*owner) == replica.id);
+        let here = replica.run_here();
+        let run = here.map_or(RunHere::No, |run| run.life.fence().map_or(RunHere::WithoutLease, RunHere::Works));
+        let chore = match (Amends::decide(owned.is_some(), run), owned, here) {
+            (Amends::HandOver, Some((_, attempt)), _) => Chore::HandOver { attempt },
+            (Amends::Adopt(fence), _, Some(run)) => Chore::Adopt { attempt: run.attempt, fence },
+            _ => return,
+        };
+        self.replicas[r].chores.push(chore);
+    }
+
+    /// Goes through the markers: of the newest ticket, or of the deletion.
+    fn sweep(&mut self, r: usize) {
+        let (head, born) = (self.store.head.head(), self.replicas[r].born);
+        let marker = head.is_live().then_some(head.issued);
+        if let Sweep::Work { is_aborted } = Sweep::decide(&head, marker) {
+            self.execute(&Command::EnsureDue { born }, true);
+            if is_aborted {
+                self.execute(&Command::Poke, true);
             }
-            _ => self.adopt_all(r),
         }
     }
 

@@ -1,23 +1,29 @@
 //! The run protocol, explored to the end of a bound.
 //!
-//! What is explored is the code that runs: the life of a run and its decisions are `run_protocol::Life`, `Opening`, `Look`,
-//! `Ending` and `Head`, which the engine drives; what Redis does is `coordination::table::Table`, which the in-process
-//! backend keeps, and to which the scripts on Redis give the same answers (`crates/coordination-redis/tests/agreement.rs`). What
-//! this crate adds is what they are driven by: replicas that die, are stopped, are cut off; Redis that fails over to a copy
-//! that lags, or is restarted empty; commands that arrive late, twice, or whose answer is lost; published hints that are
-//! lost; clients that prompt, send again, abort and delete.
+//! What is explored is the code that runs. The decisions are those of `run_protocol`, which the engine drives, too: the life of
+//! a run, what it finds when it looks, how it ends (`Life`, `Opening`, `Look`, `Ending`); what a head takes in (`Head`); how a
+//! lease is asked for (`Entering`), taken back and given away (`Adoption`, `Amends`); what a sweep does (`Sweep`); how the event
+//! log is followed (`Follow`). What Redis does is `coordination::table::Table`, which the in-process backend keeps, and to which
+//! the scripts on Redis give the same answers (`crates/coordination-redis/tests/agreement.rs`). What this crate adds is what they
+//! are driven by: replicas that die, are stopped, are cut off; Redis that fails over to a copy that lags, or is restarted empty;
+//! commands that arrive late, twice, or whose answer is lost; what is published and lost; clients that prompt, send again, abort,
+//! delete, and read.
 //!
 //! **What is left out.** One session, so nothing about children. Time: a delay, a back-off, a TTL is over at any moment, and a
 //! replica is frozen at any moment while it is cut off or after a pause; it may be buried as soon as it is stopped, cut off
 //! or dead. Beats are not counted: a burial never names an old one. The store is two guards and a head; its files are one
 //! write, requests' head commits happen in one moment, and a disk never fails. A step is one write, one event, the end: there
 //! are no turns of several steps, no tools, no asks, no drain, no reverts. The lock around head commits is left out: the
-//! guards must do without. Readers of events are left out. That a replica looks at the run guard and then takes its lease back
-//! is one moment: between the two a whole run of another would have to begin and end. How a replica enters, ticks, adopts, claims, sweeps and deletes
-//! is told here once more (`fleet.rs`), after `engine/run.rs::enter` and `engine/replica.rs`; those are small, but they are a
-//! second telling.
+//! guards must do without. Where events are read, Redis forgets nothing, and a log is read to its end in one moment. That a replica
+//! looks at the run guard and then takes its lease back is one moment: between the two a whole run of another would have to begin
+//! and end.
+//!
+//! **What is told twice.** What a replica does when a beat is answered so or so, what it claims, how a deletion goes on, and when a
+//! client that waits enters itself: `fleet.rs` and `run.rs` say it after `engine/replica.rs`, `engine/sessions.rs` and
+//! `engine/prompt.rs`.
 
 pub mod bound;
+mod feed;
 mod fleet;
 pub mod properties;
 mod redis;
@@ -26,7 +32,7 @@ mod world;
 
 use bound::{Bound, Fault};
 use fleet::Action;
-use properties::{Broken, SETTLES};
+use properties::{Broken, SETTLES, Settling};
 use redis::How;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -38,6 +44,7 @@ struct Protocol {
     bound: Bound,
     /// How often each kind of fault was taken.
     taken: [AtomicU64; Fault::ALL.len()],
+    settling: Settling,
 }
 
 impl Model for Protocol {
@@ -72,16 +79,17 @@ impl Model for Protocol {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        let [(_, a), (_, b), (_, c), (_, d), (_, e), (_, f)] = Broken::ALL;
-        vec![
-            Property::always(a, |_, state: &World| state.holds(Broken::TwoRunners)),
-            Property::always(b, |_, state: &World| state.holds(Broken::OwnerDeposed)),
-            Property::always(c, |_, state: &World| state.holds(Broken::PromptLost)),
-            Property::always(d, |_, state: &World| state.holds(Broken::Abort)),
-            Property::always(e, |_, state: &World| state.holds(Broken::LateEvent)),
-            Property::always(f, |_, state: &World| state.holds(Broken::Resurrected)),
-            Property::always(SETTLES, |model: &Self, state: &World| state.settles(&model.bound)),
-        ]
+        fn holds<const WHICH: usize>(_: &Protocol, state: &World) -> bool {
+            state.holds(Broken::ALL[WHICH])
+        }
+        let conditions = [holds::<0>, holds::<1>, holds::<2>, holds::<3>, holds::<4>, holds::<5>, holds::<6>];
+        let safety = Broken::ALL.into_iter().zip(conditions);
+        let mut properties: Vec<_> =
+            safety.map(|(broken, condition)| Property::always(broken.name(), condition)).collect();
+        properties.push(Property::always(SETTLES, |model: &Self, state: &World| {
+            state.settles(&model.bound, &model.settling)
+        }));
+        properties
     }
 }
 
@@ -103,10 +111,22 @@ pub struct Explored {
     pub broken: Vec<(&'static str, Vec<String>)>,
 }
 
+impl Explored {
+    /// True if each kind of fault that may come was taken.
+    pub fn took_all(&self) -> bool {
+        self.taken.iter().all(|(fault, count)| *count > 0 || self.bound.of_kind(*fault) == 0)
+    }
+
+    /// True if all was explored, each kind of fault was taken, and every property holds.
+    pub fn is_sound(&self) -> bool {
+        self.is_complete && self.broken.is_empty() && self.took_all()
+    }
+}
+
 /// Explores everything within a bound on so many threads, or until a property is broken.
 pub fn explore(bound: Bound, threads: usize) -> Explored {
     let began = Instant::now();
-    let model = Protocol { bound: bound.clone(), taken: Default::default() };
+    let model = Protocol { bound: bound.clone(), taken: Default::default(), settling: Settling::default() };
     let checker = model.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let broken = checker.discoveries().into_iter().map(|(name, path)| {
         let steps = path.into_vec().into_iter().filter_map(|(state, action)| Some(state.describe(action?)));

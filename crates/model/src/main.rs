@@ -1,32 +1,75 @@
-//! Explores the large bound, or one of `--prompts n --aborts n ...`, and prints what came of it.
+//! Explores the large bounds, then what is wrong on purpose, and writes what came of it to `docs/evidence/model.md`. A bound of
+//! one's own, by `--prompts n --aborts n ...`, is explored and printed, no more.
 
-use model::bound::{Bound, Fault};
-use std::process::ExitCode;
+use model::bound::{Bound, Flaw};
+use model::{Explored, explore};
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::{Command, ExitCode};
 
 fn main() -> Result<ExitCode, String> {
-    let mut bound = Bound::large();
     let mut threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (mut bound, mut is_own) = (Bound::large(), false);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         let value = words.next().and_then(|value| value.parse::<u8>().ok());
         let value = value.ok_or_else(|| format!("{word} needs a number"))?;
-        match word.as_str() {
-            "--replicas" => bound.replicas = value,
-            "--prompts" => bound.prompts = value,
-            "--retries" => bound.retries = value,
-            "--aborts" => bound.aborts = value,
-            "--deletions" => bound.deletions = value,
-            "--faults" => bound.faults = value,
-            "--of-a-kind" => bound.of_a_kind = value,
-            "--threads" => threads = value.into(),
+        let part = match word.as_str() {
+            "--threads" => {
+                threads = value.into();
+                continue;
+            }
+            "--replicas" => &mut bound.replicas,
+            "--prompts" => &mut bound.prompts,
+            "--retries" => &mut bound.retries,
+            "--aborts" => &mut bound.aborts,
+            "--deletions" => &mut bound.deletions,
+            "--readers" => &mut bound.readers,
+            "--faults" => &mut bound.faults,
+            "--of-a-kind" => &mut bound.of_a_kind,
             _ => return Err(format!("{word} is not known")),
-        }
+        };
+        (*part, is_own) = (value, true);
     }
-    let explored = model::explore(bound, threads);
-    print!("{explored}");
-    let is_sound = explored.is_complete && explored.broken.is_empty();
-    let all_taken = Fault::ALL.iter().all(|fault| {
-        explored.bound.of_kind(*fault) == 0 || explored.taken.iter().any(|(kind, count)| kind == fault && *count > 0)
-    });
-    Ok(if is_sound && all_taken { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    if is_own {
+        let explored = explore(bound, threads);
+        print!("{explored}");
+        return Ok(exit(explored.is_sound()));
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let said = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).current_dir(&root).output();
+        let output = output.map_err(|error| format!("{program} cannot be run: {error}"))?;
+        Ok::<_, String>(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let but = match said("git", &["status", "--porcelain"])?.is_empty() {
+        true => "",
+        false => ", with changes that are not committed",
+    };
+    let mut page = format!(
+        "# What `make model` found\n\n- commit {}{but}\n- date {}\n- {threads} threads, release build\n",
+        said("git", &["rev-parse", "HEAD"])?,
+        said("date", &["-u", "+%F %H:%M UTC"])?,
+    );
+    let mut is_sound = true;
+    let mut note = |heading: &str, explored: &Explored| {
+        print!("{explored}");
+        let _ = write!(page, "\n## {heading}\n\n```text\n{explored}```\n");
+    };
+    for bound in [Bound::large(), Bound::with_readers()] {
+        let explored = explore(bound, threads);
+        is_sound &= explored.is_sound();
+        note("As it is", &explored);
+    }
+    for flaw in Flaw::ALL {
+        let explored = explore(flaw.bound(), threads);
+        is_sound &= explored.broken.iter().any(|(name, _)| *name == flaw.breaks());
+        note(&format!("With a flaw, found: {flaw:?}"), &explored);
+    }
+    std::fs::write(root.join("docs/evidence/model.md"), page).map_err(|error| error.to_string())?;
+    Ok(exit(is_sound))
+}
+
+fn exit(is_sound: bool) -> ExitCode {
+    if is_sound { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

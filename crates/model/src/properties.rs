@@ -3,8 +3,11 @@
 use crate::bound::{Bound, Fault};
 use crate::fleet::Action;
 use crate::redis::How;
-use crate::world::{Left, Task, World};
-use run_protocol::HeadState;
+use crate::world::{Left, Seen, Task, World};
+use run_protocol::{Follow, HeadState};
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Mutex, MutexGuard};
 
 /// What can be broken. Each is a safety property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,25 +24,61 @@ pub enum Broken {
     LateEvent = 16,
     /// A write landed in a session that is removed, or a deleted one lives.
     Resurrected = 32,
+    /// A reader waits for what comes, and was not shown something that came before.
+    Missed = 64,
 }
 
 impl Broken {
-    /// Each with the name of its property.
-    pub const ALL: [(Self, &'static str); 6] = [
-        (Self::TwoRunners, "one runner: no write lands of a runner whose place is taken"),
-        (Self::OwnerDeposed, "one runner: nobody without the lease deposes who has it"),
-        (Self::PromptLost, "no lost prompt: each acknowledged ticket is settled once, and answered by who has seen it"),
-        (Self::Abort, "an abort reaches the tickets that were open, and no others"),
-        (Self::LateEvent, "no event of a runner comes after its successor began"),
-        (Self::Resurrected, "a deleted session stays deleted"),
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::TwoRunners,
+        Self::OwnerDeposed,
+        Self::PromptLost,
+        Self::Abort,
+        Self::LateEvent,
+        Self::Resurrected,
+        Self::Missed,
     ];
+
+    /// The name of the property.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TwoRunners => "one runner: no write lands of a runner whose place is taken",
+            Self::OwnerDeposed => "one runner: nobody without the lease deposes who has it",
+            Self::PromptLost => {
+                "no lost prompt: each acknowledged ticket is settled once, and answered by who has seen it"
+            }
+            Self::Abort => "an abort reaches the tickets that were open, and no others",
+            Self::LateEvent => "no event of a runner comes after its successor began",
+            Self::Resurrected => "a deleted session stays deleted",
+            Self::Missed => "no event is missed: a reader that waits for the next was shown all before it",
+        }
+    }
 }
 
 /// The name of the property that open tickets can always be settled.
 pub const SETTLES: &str = "from here all open tickets are settled once faults end";
 
-/// For so many rounds of everybody's next moment a world may need until all is settled.
+/// For so many rounds of everybody's next moment a world may need until all is settled, or until it is one that is known to.
 const ROUNDS: usize = 80;
+
+/// The worlds that were seen to settle, by their hashes: most ways lead through the same ones.
+#[derive(Debug, Default)]
+pub struct Settling(Mutex<HashSet<u64>>);
+
+impl Settling {
+    fn known(&self) -> MutexGuard<'_, HashSet<u64>> {
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn has(&self, world: u64) -> bool {
+        self.known().contains(&world)
+    }
+
+    fn add(&self, way: Vec<u64>) {
+        self.known().extend(way);
+    }
+}
 
 impl World {
     pub(crate) fn break_(&mut self, broken: Broken) {
@@ -55,6 +94,9 @@ impl World {
                 head.issued < u64::from(self.seen.acknowledged) || settled != 0
             }
             Broken::Resurrected => self.seen.is_deleted && head.state == HeadState::Live,
+            Broken::Missed => {
+                self.replicas.iter().filter_map(|replica| replica.feed.as_ref()).any(|f| f.misses(self.log))
+            }
             _ => false,
         };
         self.seen.broken & broken as u8 == 0 && !beside
@@ -65,15 +107,40 @@ impl World {
         let idle = |replica: &crate::world::Replica| {
             replica.runs.is_empty() && replica.tasks.iter().all(|task| !matches!(task, Task::Delete { .. }))
         };
-        !self.store.head.head().is_open() && self.redis.lease(&()).is_none() && self.replicas.iter().all(idle)
+        let is_shown = |feed: &crate::feed::Feed| feed.next == Follow::Listen && feed.newest == self.log;
+        let are_shown = self.replicas.iter().filter_map(|replica| replica.feed.as_ref()).all(is_shown);
+        are_shown
+            && !self.store.head.head().is_open()
+            && self.redis.lease(&()).is_none()
+            && self.replicas.iter().all(idle)
     }
 
     /// True if the world comes to rest once no more faults come: whoever is dead is started again, whoever is stopped goes
     /// on, Redis is reached, and everybody does in turn what there is to do.
-    pub fn settles(&self, bound: &Bound) -> bool {
+    pub fn settles(&self, bound: &Bound, settling: &Settling) -> bool {
+        let mut world = self.calmed(bound);
+        let mut way = Vec::new();
+        for _ in 0..ROUNDS {
+            let mut hasher = DefaultHasher::new();
+            world.hash(&mut hasher);
+            way.push(hasher.finish());
+            if world.is_at_rest() || settling.has(hasher.finish()) {
+                settling.add(way);
+                return true;
+            }
+            world.round(bound);
+        }
+        false
+    }
+
+    /// The same world, in which no more faults come.
+    fn calmed(&self, bound: &Bound) -> Self {
         let mut world = self.clone();
-        world.left = Left { prompts: 0, aborts: 0, deletions: 0, retries: 0, of: [0; Fault::ALL.len()], faults: 0 };
+        world.left =
+            Left { prompts: 0, aborts: 0, deletions: 0, retries: 0, readers: 0, of: [0; Fault::ALL.len()], faults: 0 };
         world.copy = None;
+        // What was seen decides nothing.
+        world.seen = Seen { acknowledged: self.seen.acknowledged, ..Seen::default() };
         for r in 0..world.replicas.len() {
             if !world.replicas[r].is_up {
                 world.act(Action::Restart(r), bound.flaw);
@@ -85,12 +152,7 @@ impl World {
                 world.act(Action::Heal(r), bound.flaw);
             }
         }
-        (0..ROUNDS).any(|_| {
-            world.is_at_rest() || {
-                world.round(bound);
-                false
-            }
-        })
+        world
     }
 
     /// Everybody's next moment.
@@ -110,6 +172,7 @@ impl World {
             for dead in self.silent() {
                 self.act(Action::Bury(r, dead), flaw);
             }
+            self.act(Action::Follow(r), flaw);
             if !self.replicas[r].tasks.is_empty() {
                 self.act(Action::Task(r, 0, How::Well), flaw);
             }

@@ -85,7 +85,7 @@ impl World {
             Command::Begin { attempt, fence } => {
                 let begun = self.change(|table| table.begin(&key, &attempt, fence));
                 if begun == Begun::First {
-                    self.tell(fence);
+                    self.tell(fence, heard);
                     self.seen.begun = self.seen.begun.max(fence.0);
                 }
                 Answer::Yes(begun != Begun::NotMine)
@@ -93,12 +93,16 @@ impl World {
             Command::Former => Answer::Former(self.redis.former(&key)),
             Command::Publish { fence } => {
                 if self.redis.admits(Some(&key), Some(fence)) {
-                    self.tell(fence);
+                    self.tell(fence, heard);
                 }
                 Answer::Done
             }
             Command::Release { attempt, seen } => {
-                Answer::Released(self.change(|table| table.release(&key, &attempt, seen)))
+                let released = self.change(|table| table.release(&key, &attempt, seen));
+                if released == Released::Done {
+                    self.append(heard);
+                }
+                Answer::Released(released)
             }
             Command::HandOver { attempt, end } => {
                 let Some(handover) = end.handover() else { return Answer::Done };
@@ -131,9 +135,23 @@ impl World {
     }
 
     /// An event of a runner is in the log.
-    fn tell(&mut self, fence: Fence) {
+    fn tell(&mut self, fence: Fence, heard: bool) {
         if self.seen.begun > fence.0 {
             self.break_(crate::properties::Broken::LateEvent);
+        }
+        self.append(heard);
+    }
+
+    /// An event is in the log, and told to who has subscribed to it.
+    fn append(&mut self, heard: bool) {
+        let (before, after) = (self.log, self.log + 1);
+        for feed in self.replicas.iter_mut().filter_map(|replica| replica.feed.as_mut()) {
+            self.log = after;
+            match &mut feed.heard {
+                Some(queue) if heard => queue.push((before, after)),
+                Some(_) => feed.has_lost = true,
+                None => {}
+            }
         }
     }
 

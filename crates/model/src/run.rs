@@ -42,6 +42,16 @@ impl World {
         }
     }
 
+    /// True if the next moment of a run appends to the log, and somebody listens.
+    pub fn is_heard(&self, replica: usize, run: usize) -> bool {
+        let run = &self.replicas[replica].runs[run];
+        let appends = match run.stage {
+            Stage::Begun => matches!(run.effect, Effect::Begin { .. } | Effect::Release { .. }),
+            stage => stage == Stage::Wrote,
+        };
+        appends && self.replicas.iter().any(|replica| replica.feed.as_ref().is_some_and(|feed| feed.heard.is_some()))
+    }
+
     /// The next moment of a run. False: it waits.
     pub fn run_on(&mut self, replica: usize, run: usize, how: How, flaw: Option<Flaw>) -> bool {
         let Some(came) = self.moment(replica, run, how, flaw) else { return false };

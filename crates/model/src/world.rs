@@ -1,8 +1,10 @@
 //! What there is: the store, Redis, the replicas, what is on its way, and what an observer has seen.
 
 use crate::bound::{Bound, Fault};
+use crate::feed::Feed;
 use coordination::table::{Names, Table};
-use run_protocol::{Effect, End, Entry, Fence, Head, HeadState, Life};
+use run_protocol::entering::Enter;
+use run_protocol::{Effect, End, Entering, Entry, Fence, Head, HeadState, Life};
 
 /// Names are small numbers. One that nobody remembers any more is given again, as if it were drawn at random.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,6 +29,8 @@ pub struct World {
     pub redis: Table<Small>,
     /// What a copy of it knows that lags one write behind; kept while a failover may still come.
     pub copy: Option<Table<Small>>,
+    /// Entries of the event log, counted while somebody follows it.
+    pub log: u8,
     /// Commands that nobody waits for any more, and that may still take effect.
     pub late: Vec<Command>,
     /// The fleet.
@@ -106,6 +110,8 @@ pub struct Replica {
     pub tasks: Vec<Task>,
     /// What its steward does, one after the other.
     pub chores: Vec<Chore>,
+    /// What its readers are shown, once it has some.
+    pub feed: Option<Feed>,
 }
 
 /// A run, with the core's own state.
@@ -152,7 +158,7 @@ pub enum Stage {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Task {
     /// Asks for the lease.
-    Enter { attempt: u8, ticket: u8, was_open: bool, number: Option<u64> },
+    Enter { attempt: u8, ticket: u8, was_open: bool, entering: Entering, next: Enter },
     /// Tells the owner to look.
     Poke { upto: u8 },
     /// Finishes a deletion.
@@ -192,6 +198,7 @@ pub struct Left {
     pub aborts: u8,
     pub deletions: u8,
     pub retries: u8,
+    pub readers: u8,
     /// Of each kind of fault.
     pub of: [u8; Fault::ALL.len()],
     /// Of all kinds together.
@@ -263,6 +270,7 @@ impl World {
             store: Store { run: 0, head: Facts::of(&Head::new("")) },
             copy: (bound.of_kind(Fault::Failover) > 0 && bound.faults > 0).then(|| redis.clone()),
             redis,
+            log: 0,
             late: Vec::new(),
             replicas,
             left: Left {
@@ -270,6 +278,7 @@ impl World {
                 aborts: bound.aborts,
                 deletions: bound.deletions,
                 retries: bound.retries,
+                readers: bound.readers,
                 of,
                 faults: bound.faults,
             },
@@ -377,6 +386,7 @@ impl Replica {
             runs: Vec::new(),
             tasks: Vec::new(),
             chores: Vec::new(),
+            feed: None,
         }
     }
 

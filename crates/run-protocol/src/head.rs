@@ -205,13 +205,24 @@ impl Head {
     }
 
     /// Aborts what is open. Returns the ticket up to which it was aborted, or nothing if nothing was open.
-    pub fn stop(&mut self) -> Option<u64> {
+    fn stop(&mut self) -> Option<u64> {
         if self.is_live() && self.is_open() {
             self.stopped = self.issued;
             Some(self.stopped)
         } else {
             None
         }
+    }
+
+    /// Takes in the abort that a request of this name asks for.
+    pub fn abort(&mut self, name: Option<&str>) -> Abort {
+        if !self.apply_once(name) {
+            // Sent again: what was asked after it is not meant.
+            return Abort { upto: (self.settled < self.stopped).then_some(self.stopped), changes: false };
+        }
+        let upto = self.stop();
+        // Noted though nothing is open: the same request may not stop what is asked next.
+        Abort { upto, changes: upto.is_some() || name.is_some() }
     }
 
     /// Deals with every ticket up to `ticket`, with the same answer for all of them. Never goes back.
@@ -310,6 +321,15 @@ const KEPT_NAMES: usize = 32;
 
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+/// What an abort comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abort {
+    /// The ticket up to which it reaches; none if nothing is open.
+    pub upto: Option<u64>,
+    /// Whether the head is another than before.
+    pub changes: bool,
 }
 
 /// How a run ended.

@@ -3,18 +3,26 @@
 //! No I/O, no time, no randomness: what is decided here is decided from values that the caller read, and what comes out
 //! is what the caller must do. The engine runs it; a model checker can explore it.
 
+pub mod adoption;
 pub mod beats;
+pub mod entering;
+pub mod follow;
 pub mod head;
 pub mod life;
 pub mod liveness;
 pub mod patience;
+pub mod sweep;
 pub mod turn;
 
+pub use adoption::{Adopted, Adoption, Amends, RunHere};
 pub use beats::BeatWatch;
+pub use entering::{Asked, EnterInput, Entering};
+pub use follow::{Follow, Followed};
 pub use head::{Ended, Head, HeadState, Intent, IntentKind, Retry, Spent, Ticket, TicketAnswer, TicketKind};
 pub use life::{Effect, End, Entry, Former, Handover, Input, Life, Opened, Released, Worked};
 pub use liveness::Liveness;
 pub use patience::Patience;
+pub use sweep::Sweep;
 pub use turn::{Ending, Look, Opening, StopReason};
 
 use serde::{Deserialize, Serialize};

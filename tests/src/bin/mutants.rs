@@ -109,5 +109,10 @@ fn test(tree: &Path, target: &Path, arguments: &[String]) -> anyhow::Result<Outc
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(text.contains("1 passed") || !output.status.success(), "no test is called {test}: {text}");
     eprintln!("{test}: {} after {:.0?}", output.status, began.elapsed());
+    // What the model found: the property that does not hold, and how that comes about.
+    let found = text.lines().skip_while(|line| !line.starts_with("BROKEN"));
+    for line in found.take_while(|line| line.starts_with("BROKEN") || line.starts_with("    ")) {
+        eprintln!("{line}");
+    }
     Ok(if output.status.success() { Outcome::Passed } else { Outcome::Failed })
 }
