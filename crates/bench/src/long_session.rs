@@ -25,12 +25,14 @@ pub async fn make(subject: &mut Subject, messages: usize) -> Result<String> {
             names(&parts)?.into_iter().map(|name| Ok((name.clone(), fs::read_to_string(parts.join(&name))?))).collect();
         originals.push((id, created, fs::read_to_string(directory.join(&name))?, texts?));
     }
+    // Several such sessions may be made: no two have copies of one name.
+    let own = &session[session.len().saturating_sub(8)..];
     for number in originals.len()..messages {
         let place = number % originals.len();
         let (_, created, text, parts) = &originals[place];
         // Older than the originals, so that these stay the newest.
         let older = created - 2 * (messages - number) as u64;
-        let copy = |place: usize| format!("msg_copy{:08}", number - number % originals.len() + place);
+        let copy = |place: usize| format!("msg_{own}{:08}", number - number % originals.len() + place);
         // An answer names its prompt: that of the same turn.
         let adapted = |text: &str| {
             let text = text.replace(&created.to_string(), &older.to_string());
