@@ -111,8 +111,12 @@ impl Engine {
                 }
             };
             let joins_again = matches!(news, Heard::Buried | Heard::Reborn(_));
-            if heard.try_send(news).is_ok() && joins_again {
+            // Before it is heard: whoever hears it may be done with joining at once.
+            if joins_again {
                 self.0.replica.joins_again(true);
+            }
+            if heard.try_send(news).is_err() && joins_again {
+                self.0.replica.joins_again(false);
             }
         }
     }
