@@ -51,7 +51,6 @@ impl Struck<'_> {
     }
 
     /// Does a fault; what it ended is still down afterwards.
-
     async fn strike_alone(&mut self, kind: Kind, number: usize, draws: &mut Draws) {
         let mut some = |least: usize, most: usize| Duration::from_millis((least + draws.below(most - least)) as u64);
         match kind {
