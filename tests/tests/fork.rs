@@ -81,6 +81,14 @@ async fn a_fork_begins_with_a_copy_and_goes_on_by_itself() {
 }
 
 #[tokio::test]
+async fn a_fork_keeps_what_its_clients_noted_of_the_session() {
+    let world = World::start().await;
+    let noted = json!({"kept": {"by": "a client"}});
+    let session = world.client().post("/session", &json!({"metadata": noted})).await.ok();
+    assert_eq!(fork(&world, &id_of(&session), &json!({})).await["metadata"], noted);
+}
+
+#[tokio::test]
 async fn a_fork_ends_before_the_message_that_it_names() {
     let world = World::start().await;
     world.model.script([Answer::say("one"), Answer::say("two")]);

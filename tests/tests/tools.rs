@@ -1,7 +1,7 @@
 //! Tools: what they do, what is recorded of them, and permissions.
 
 use serde_json::{Value, json};
-use testkit::client::{id_of, text_prompt};
+use testkit::client::{id_of, text_of, text_prompt};
 use testkit::model::Usage;
 use testkit::outline::{spine, to_idle};
 use testkit::{Answer, BOUND, Shape, World, WorldSpec, transcript};
@@ -182,7 +182,8 @@ async fn a_rejected_permission_stops_the_run_and_one_with_advice_does_not() {
     let prompt = world.spawn_prompt(0, &id, "go");
     let asked = events.until_kind(BOUND, "permission.asked").await;
     let reply = |asked: &Value| format!("/permission/{}/reply", id_of(asked));
-    world.at(2).post(&reply(asked.properties()), &json!({"reply": "reject"})).await.ok();
+    // Empty advice is none.
+    world.at(2).post(&reply(asked.properties()), &json!({"reply": "reject", "message": ""})).await.ok();
     let answer = prompt.await.unwrap();
     assert_eq!((&answer["info"]["finish"], answer["info"].get("error")), (&json!("tool-calls"), None));
     let rejected = "The user rejected permission to use this specific tool call.";
@@ -199,6 +200,15 @@ async fn a_rejected_permission_stops_the_run_and_one_with_advice_does_not() {
     assert_eq!(prompt.await.unwrap()["parts"][1]["text"], "after feedback");
     let error = world.client().tool_parts(&id).await[1]["state"]["error"].clone();
     assert!(error.as_str().unwrap().contains("say it differently"), "{error}");
+}
+
+#[tokio::test]
+async fn a_step_that_calls_tools_is_not_the_last_whatever_the_provider_says() {
+    let world = World::start_with(asking(json!({"bash": "allow"}))).await;
+    let call = Answer::new().tool_call("call_1", "bash", json!({"command": "echo x", "description": "echo"}));
+    world.model.script([call.finish("stop", Usage::default()), Answer::say("saw it")]);
+    let id = world.session().await;
+    assert_eq!(text_of(&world.prompt(&id, "go").await), "saw it");
 }
 
 #[tokio::test]

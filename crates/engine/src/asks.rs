@@ -187,7 +187,9 @@ pub(crate) async fn ask(
         tool: is_shown.then(|| call.clone()),
     };
     match raise(run, About::Permission(request), call).await.map_err(failed)? {
-        Some(Answer::Reply { reply: Reply::Reject, message }) => Err(ToolError::Rejected { feedback: message }),
+        Some(Answer::Reply { reply: Reply::Reject, message }) => {
+            Err(ToolError::Rejected { feedback: message.filter(|message| !message.is_empty()) })
+        }
         Some(Answer::Reply { .. }) => Ok(()),
         _ => Err(ToolError::Aborted),
     }

@@ -248,6 +248,11 @@ impl Calls {
         !self.running.is_empty()
     }
 
+    /// True once one was begun.
+    pub(crate) fn were_begun(&self) -> bool {
+        !self.parts.is_empty()
+    }
+
     /// Waits for all calls. Cancellation-safe: it may be called again.
     pub(crate) async fn wait(&mut self) -> Result<Blocked, EngineError> {
         while let Some(ended) = self.running.join_next().await {

@@ -63,7 +63,6 @@ impl Engine {
             agent: None,
             model: None,
             version: wire::OPENCODE_VERSION.into(),
-            metadata: None,
             time: SessionTime { created: now, updated: now, compacting: None, archived: None },
             revert: None,
             extra: wire::Extra::new(),

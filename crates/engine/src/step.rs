@@ -560,7 +560,8 @@ impl Writing<'_> {
         self.message.tokens = tokens.clone();
         let finished = Message::Assistant(self.message.clone());
         let filtered = (reason == FinishReason::ContentFilter).then(models::content_filter_error);
-        let goes_on = matches!(reason, FinishReason::ToolCalls | FinishReason::Unknown);
+        // Some providers say of a step that calls tools that it is the last one.
+        let goes_on = matches!(reason, FinishReason::ToolCalls | FinishReason::Unknown) || self.calls.were_begun();
         self.message.structured = self.structured().await;
         let is_missing = self.wants_structure() && self.message.structured.is_none() && !goes_on;
         self.message.error = filtered.clone().or_else(|| is_missing.then(crate::structured::missing));

@@ -247,7 +247,10 @@ impl Transcript {
                 let user = Box::new(asked.unwrap_or(user).clone());
                 return Next::Resume { user, message: Box::new(answer.clone()), calls: waiting };
             }
+            // Whatever a provider says of a step that calls tools.
+            let called = parts.iter().any(|part| part.tool().is_some_and(|tool| !is_interrupted(&tool.state)));
             let finished = answer.finish.as_deref().is_some_and(|finish| finish != "tool-calls" && finish != "unknown");
+            let finished = finished && !called;
             let ended = finished || answer.error.is_some() || answer.structured.is_some();
             if answer.parent_id == user.id && ended {
                 let answer = TicketAnswer::Message { id: answer.id.to_string() };
@@ -490,6 +493,11 @@ impl Transcript {
 /// A call that was accepted here and had no effect yet. One that OpenCode left may have had.
 pub(crate) fn is_waiting(part: &Part) -> bool {
     matches!(part.tool().map(|tool| &tool.state), Some(ToolState::Running { begun: Some(false), .. }))
+}
+
+/// True for a call that was broken off: nobody waits to hear of it.
+fn is_interrupted(state: &ToolState) -> bool {
+    matches!(state, ToolState::Error { metadata: Some(metadata), .. } if metadata["interrupted"] == true)
 }
 
 /// Closes a part that nobody writes any more.

@@ -136,12 +136,17 @@ impl Settings {
         Ok(settings)
     }
 
-    /// The passwords among the settings: no command may see one under any name.
+    /// The passwords among the settings, those in addresses as they stand there and as they are meant: no command may see one
+    /// under any name.
     pub fn passwords(&self) -> Vec<String> {
-        let urls = self.redis_url.iter().chain(&self.lock_urls).map(Secret::expose);
-        let within = urls.filter_map(|url| Some(url.rsplit_once('@')?.0.rsplit_once(':')?.1));
-        let own = self.password.iter().map(Secret::expose);
-        within.chain(own).filter(|password| !password.is_empty()).map(str::to_owned).collect()
+        let urls = || self.redis_url.iter().chain(&self.lock_urls).map(Secret::expose);
+        let of_users = urls().filter_map(|url| Some(url.rsplit_once('@')?.0.rsplit_once(':')?.1));
+        let of_sentinels = urls().filter_map(|url| url.split_once("sentinel_password=")?.1.split('&').next());
+        let in_urls = of_users.chain(of_sentinels).flat_map(|password| {
+            [password.to_owned(), percent_encoding::percent_decode_str(password).decode_utf8_lossy().into_owned()]
+        });
+        let own = self.password.iter().map(|password| password.expose().to_owned());
+        in_urls.chain(own).filter(|password| !password.is_empty()).collect()
     }
 
     fn from_sources(sources: &Sources, mut environment: Environment) -> Result<Self, SettingError> {

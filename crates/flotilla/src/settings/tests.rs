@@ -92,6 +92,9 @@ fn secrets_come_from_files_and_are_never_shown() {
     let sentinels = [("FLOTILLA_REDIS_URL", "redis+sentinel://:hidden@h/main?sentinel_password=hidden")];
     let shown = show(&Sources::merge(Scope::Serve, &Flags::new(), &env(&sentinels)).unwrap());
     assert!(!shown.contains("hidden"), "{shown}");
+    let encoded = [("FLOTILLA_REDIS_URL", "redis+sentinel://:p%40ss%2Fw@h/main?sentinel_password=a%3Ab")];
+    let passwords = Settings::load(&Flags::new(), env(&encoded)).unwrap().passwords();
+    assert_eq!(passwords, ["p%40ss%2Fw", "p@ss/w", "a%3Ab", "a:b"]);
     let wrong = error(&[("redis-url", &["http://:hidden@h"])], &[]);
     assert!(wrong.starts_with("--redis-url: ") && !wrong.contains("hidden"), "{wrong}");
 }
