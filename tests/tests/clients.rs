@@ -1,4 +1,4 @@
-//! The real clients, through nginx: the SDK, `opencode run --attach`, the terminal.
+//! The real clients, through nginx and HAProxy: the SDK, `opencode run --attach`, the terminal.
 
 use std::time::{Duration, Instant};
 
@@ -68,6 +68,17 @@ async fn opencode_run_shows_a_tool_and_the_answer_and_continues() {
     let asked = world.model.main_requests().pop().unwrap();
     assert_eq!(transcript::user_texts(&asked.body).len(), 2, "the same session");
     assert_eq!(world.client().get("/session").await.ok().as_array().unwrap().len(), 1);
+}
+
+/// It ends with the answer of its POST and prints what events have told by then: a balancer may hold none of them back.
+#[tokio::test]
+async fn opencode_run_prints_the_whole_answer_behind_haproxy_too() {
+    let Some(clients) = Clients::find() else { return };
+    let world = World::start().await;
+    let haproxy = world.haproxy().await;
+    world.model.push(Answer::new().text_chunks(words(0..8), Duration::from_millis(100)).stop());
+    let run = clients.opencode(&["run", "--attach", &haproxy.url(), "talk please"], CLIENT_BOUND).await;
+    assert_eq!((run.code, run.stdout.trim()), (Some(0), words(0..8).concat().trim()), "{run:#?}");
 }
 
 #[tokio::test]
