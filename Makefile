@@ -1,4 +1,4 @@
-.PHONY: run test bench mutants contrast prove chaos soak versions model clean
+.PHONY: run test bench mutants contrast prove chaos soak versions model sim clean
 
 # A local fleet on http://127.0.0.1:4096. More by ARGS: make run ARGS="--demo --replicas 5"
 run:
@@ -56,6 +56,11 @@ versions:
 # Explores the run protocol to the end of a bound larger than the tests' one. Another by ARGS="--prompts 2 --faults 2".
 model:
 	cargo run -q --release --locked -p model -- $(ARGS)
+
+# Fleets on one thread, each decided by its seed: a thousand, or SEEDS=n, from SEED=n on. What happened in one is printed by
+# SEEDS=1 SEED=n ARGS="--trace 1".
+sim:
+	cargo run -q --release --locked -p simulation -- --seeds $(or $(SEEDS),1000) --first $(or $(SEED),1) $(ARGS)
 
 clean:
 	cargo clean

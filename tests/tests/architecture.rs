@@ -1,5 +1,7 @@
 //! What `docs/ARCHITECTURE.md` says of the crates, checked: who may depend on whom, and that what it names is there.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic in its helpers, too")]
+
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +14,7 @@ const ROWS: [&[&str]; 7] = [
     &["coordination-redis", "model", "tools"],
     &["engine"],
     &["server"],
-    &["flotilla"],
+    &["flotilla", "simulation"],
 ];
 
 /// Crates that nothing but tests depends on, and that know no other crate but the test kit.
@@ -162,7 +164,7 @@ fn what_the_documents_name_is_there() {
     let root = root();
     let documents = ["README.md", "docs/ARCHITECTURE.md", "docs/GLOSSARY.md", "docs/COMPATIBILITY.md"];
     let decisions = std::fs::read_dir(root.join("docs/decisions")).expect("the decisions are there");
-    let decisions = decisions.map(|entry| entry.expect("a readable directory").path());
+    let decisions = decisions.map(|entry| entry.unwrap().path());
     for path in documents.iter().map(|name| root.join(name)).chain(decisions) {
         let markdown = std::fs::read_to_string(&path).expect("the document is there");
         assert_eq!(dead_names(&markdown, &root), Vec::<String>::new(), "{}", path.display());
@@ -174,6 +176,24 @@ fn the_code_map_knows_each_crate() {
     let map = std::fs::read_to_string(root().join("docs/ARCHITECTURE.md")).expect("the document is there");
     for name in ROWS.iter().copied().flatten().chain(&["testkit"]) {
         assert!(map.contains(&format!("### `crates/{name}`")), "{name} is not in the code map");
+    }
+}
+
+/// The files of a folder and of those below it.
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
+/// A simulation decides by its seed what happens, so the engine may draw nothing by itself.
+#[test]
+fn no_branch_of_the_engine_is_drawn_at_random() {
+    for path in files_below(&root().join("crates/engine/src")) {
+        let source = std::fs::read_to_string(&path).expect("a readable file");
+        for after in source.split("select! {").skip(1) {
+            assert!(after.trim_start().starts_with("biased;"), "{}: a select! is not biased", path.display());
+        }
     }
 }
 

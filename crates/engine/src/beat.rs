@@ -2,6 +2,7 @@
 //! is dealt with elsewhere: by the task `steward`.
 
 use crate::engine::Engine;
+use crate::strand::is_alone;
 use coordination::{Born, Cursor, ReplicaId, SessionKey, Ticked};
 use run_protocol::BeatWatch;
 use std::collections::HashMap;
@@ -50,16 +51,19 @@ pub(crate) struct News {
 impl Engine {
     /// Starts the thread `beat`; it leaves the fleet and ends with the replica. Returns what it hears.
     pub(crate) fn start_beat(&self) -> std::io::Result<mpsc::Receiver<Heard>> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (heard, receiver) = mpsc::channel(HEARD);
         let engine = self.clone();
-        std::thread::Builder::new().name("beat".into()).spawn(move || {
-            runtime.block_on(async {
-                engine.beat(&heard).await;
-                let _ = tokio::time::timeout(LEAVING, engine.leave_fleet()).await;
-                engine.0.left.cancel();
-            });
-        })?;
+        let beat = async move {
+            engine.beat(&heard).await;
+            let _ = tokio::time::timeout(LEAVING, engine.leave_fleet()).await;
+            engine.0.left.cancel();
+        };
+        if is_alone() {
+            self.0.tasks.spawn(beat);
+        } else {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            std::thread::Builder::new().name("beat".into()).spawn(move || runtime.block_on(beat))?;
+        }
         Ok(receiver)
     }
 
@@ -71,6 +75,7 @@ impl Engine {
         let mut followed = Vec::new();
         loop {
             tokio::select! {
+                biased;
                 _ = ticks.tick() => {}
                 () = self.0.stopped.cancelled() => return,
             }

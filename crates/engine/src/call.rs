@@ -5,6 +5,7 @@ use crate::commit::body;
 use crate::engine::{Counters, Engine, blocking};
 use crate::run::{Run, Stop, StopReason};
 use crate::step::{Scene, put_part};
+use crate::strand::stay;
 use crate::trace;
 use crate::turn::{ABORTED, interrupt};
 use coordination::LockGuard;
@@ -150,7 +151,7 @@ fn spawn(
         settings: tool_settings(&run.engine, &scene.instance),
     };
     let span = trace::tool(&call.identity, tool.name(), &call.call_id);
-    calls.running.spawn(perform(host, tool, input, call, is_loop).instrument(span));
+    calls.running.spawn(stay(perform(host, tool, input, call, is_loop).instrument(span)));
 }
 
 /// The settings of tools in a directory, with what its configuration says of outputs: commands do not see the secrets of its
@@ -376,6 +377,7 @@ impl CallHost {
 
     async fn ask_for(&self, ask: Ask, is_shown: bool) -> Result<(), ToolError> {
         tokio::select! {
+            biased;
             answer = crate::asks::ask(&self.run, &self.scene, ask, self.call.clone(), is_shown) => answer,
             () = self.stop.token.cancelled() => Err(self.stopped()),
         }
@@ -433,12 +435,12 @@ impl CallHost {
 
 /// Keeps a lock for as long as the result lives, however slow the disk is: no guard stands behind a file of the work tree.
 fn hold(lock: Box<dyn LockGuard>) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(async move {
+    AbortOnDropHandle::new(tokio::spawn(stay(async move {
         loop {
             tokio::time::sleep(EXTEND_EVERY).await;
             lock.extend();
         }
-    }))
+    })))
 }
 
 #[async_trait::async_trait]
@@ -457,6 +459,7 @@ impl Host for CallHost {
         }
         while self.engine().0.replica.is_frozen() {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(Duration::from_millis(100)) => {}
                 () = self.stop.token.cancelled() => return Err(self.stopped()),
             }
@@ -476,6 +479,7 @@ impl Host for CallHost {
 
     async fn ask_questions(&self, questions: Vec<Value>) -> Result<Vec<Vec<String>>, ToolError> {
         tokio::select! {
+            biased;
             answers = crate::asks::ask_questions(&self.run, &self.scene, questions, self.call.clone()) => answers,
             () = self.stop.token.cancelled() => Err(self.stopped()),
         }

@@ -71,6 +71,7 @@ pub(crate) async fn task(
         ..Prompt::default()
     };
     let answer = tokio::select! {
+        biased;
         answer = answered(&run.engine, &key, prompt) => answer,
         () = stop.token.cancelled() => {
             return Err(if stop.reason() == Some(StopReason::Lost) { ToolError::Lost } else { ToolError::Aborted });
@@ -271,13 +272,15 @@ impl Engine {
     fn stop_child(&self, key: &SessionKey) {
         let (engine, key) = (self.clone(), key.clone());
         // Dropped with the runtime there is nobody to do it: whoever takes the parent over does.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
         let stop = async move {
             if let Err(error) = engine.abort(&key.tenant, &key.session, None).await {
                 tracing::warn!(session = %key.session, %error, "a child could not be stopped");
             }
         };
-        self.0.tasks.spawn_on(stop, &runtime);
+        self.0.tasks.spawn(stop);
     }
 
     /// Aborts the child of a task that is closed without an answer.

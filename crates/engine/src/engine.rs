@@ -6,6 +6,8 @@ use crate::instances::Instances;
 use crate::publish::Publishers;
 use crate::replica::Replica;
 use crate::runs::Runs;
+use crate::strand::Tasks;
+pub(crate) use crate::strand::blocking;
 use agents::Instance;
 use coordination::{Ports, SessionKey};
 use models::Provider;
@@ -16,7 +18,6 @@ use std::time::Duration;
 use storage::{Store, TenantStore};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use wire::event::{Event, Happened};
 use wire::ids::IdSource;
 use wire::tenant::Tenant;
@@ -90,7 +91,7 @@ pub(crate) struct Inner {
     pub stopped: CancellationToken,
     /// Cancelled when the beat has left the fleet.
     pub left: CancellationToken,
-    pub tasks: TaskTracker,
+    pub tasks: Tasks,
 }
 
 /// Counts for metrics.
@@ -168,7 +169,7 @@ impl Engine {
             leaving: CancellationToken::new(),
             stopped: CancellationToken::new(),
             left: CancellationToken::new(),
-            tasks: TaskTracker::new(),
+            tasks: Tasks::default(),
             ports,
             store,
             ids,
@@ -258,15 +259,5 @@ impl Engine {
 
     pub(crate) fn now_ms(&self) -> u64 {
         self.0.ids.now_ms()
-    }
-}
-
-/// Runs what blocks on a thread that may.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
-) -> Result<T, EngineError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => Err(EngineError::Store(format!("a store operation did not end: {error}"))),
     }
 }

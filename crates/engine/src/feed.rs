@@ -223,6 +223,7 @@ impl Engine {
     async fn follow_log(self, mut following: Following) {
         loop {
             let followed = tokio::select! {
+                biased;
                 followed = following.follow(&self) => followed,
                 () = self.0.stopped.cancelled() => return,
             };

@@ -111,7 +111,12 @@ impl Driver {
             Effect::Begin { fence, silent } => Input::Begun(self.begin(fence, silent).await?),
             Effect::AskFormer => Input::Follows(engine.0.ports.leases.former(&key).await.map_err(unavailable)?),
             Effect::Look => {
-                let (head, loaded) = Transcript::look(&self.run()?).await?;
+                let run = self.run()?;
+                let (mut head, mut loaded) = Transcript::look(&run).await?;
+                // A prompt that came since was given a later time: what answers it, or says that it was aborted, comes after it.
+                if head.is_live() && head.is_open() && head.clock > run.known().reserved {
+                    (head, loaded) = (run.reserve().await?, None);
+                }
                 self.loaded = loaded;
                 self.found(head)
             }
@@ -261,6 +266,7 @@ impl Driver {
             let watch = run.watch();
             tokio::pin!(step, watch);
             tokio::select! {
+                biased;
                 outcome = &mut step => outcome,
                 reason = &mut watch => {
                     stop.stop(reason);

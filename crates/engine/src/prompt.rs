@@ -426,6 +426,7 @@ impl Engine {
                 self.enter(&key, ticket.k, true, None).await;
             }
             late = tokio::select! {
+                biased;
                 woken = tokio::time::timeout(LOOK, woken) => woken.is_err(),
                 () = self.0.leaving.cancelled() => {
                     return Err(EngineError::Unavailable("this replica stops; the prompt is answered elsewhere".into()));

@@ -195,6 +195,7 @@ impl Engine {
                 Err(error) => tracing::warn!(%tenant, %error, "events wait for coordination"),
             }
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(Duration::from_millis(wait + self.0.ids.bits() % wait)) => {}
                 () = self.0.stopped.cancelled() => return,
             }

@@ -193,6 +193,7 @@ impl Engine {
         let mut behind: HashMap<Tenant, u32> = HashMap::new();
         loop {
             let news = tokio::select! {
+                biased;
                 news = heard.recv() => match news {
                     Some(news) => news,
                     None => return,
@@ -268,6 +269,7 @@ impl Engine {
             };
             while self.0.replica.state().incarnation == incarnation {
                 tokio::select! {
+                    biased;
                     signal = signals.recv() => match signal {
                         Some(Signal::Poke(key, fence)) => self.0.runs.poke(&key, fence),
                         Some(Signal::Wake) => self.0.runs.due.notify_one(),
@@ -284,12 +286,14 @@ impl Engine {
     async fn claims(self) {
         loop {
             tokio::select! {
+                biased;
                 () = self.0.runs.due.notified() => {}
                 () = self.0.stopped.cancelled() => return,
             }
             // After a moment drawn at random, so that a whole fleet does not try at once; who has little to do comes first.
             let wait = Duration::from_millis(self.0.ids.bits() % 50 + self.0.runs.count().min(50) as u64);
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(wait) => {}
                 () = self.0.stopped.cancelled() => return,
             }
@@ -381,6 +385,7 @@ impl Engine {
             self.0.tasks.spawn(async move {
                 // Owners that live adopt first.
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(engine.0.settings.lease_ttl) => engine.sweep().await,
                     () = engine.0.stopped.cancelled() => {}
                 }
@@ -439,6 +444,7 @@ impl Engine {
 
     async fn sweep_at_start(self) {
         tokio::select! {
+            biased;
             // Should coordination have been restarted empty just now, the owners that live take their leases back first.
             () = tokio::time::sleep(self.0.settings.tick * 3) => self.sweep().await,
             () = self.0.stopped.cancelled() => {}
@@ -556,7 +562,6 @@ impl Engine {
         self.flush(&Tenant::default(), Duration::from_secs(1)).await;
         self.0.stopped.cancel();
         let _ = tokio::time::timeout(Duration::from_secs(2), self.0.left.cancelled()).await;
-        self.0.tasks.close();
-        let _ = tokio::time::timeout(Duration::from_secs(2), self.0.tasks.wait()).await;
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.0.tasks.end()).await;
     }
 }

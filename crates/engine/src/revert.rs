@@ -168,6 +168,7 @@ impl Engine {
                 return Err(EngineError::Unavailable("a revert of this session is under way".into()));
             }
             let late = tokio::select! {
+                biased;
                 woken = tokio::time::timeout(LOOK, woken) => woken.is_err(),
                 () = self.0.leaving.cancelled() => {
                     return Err(EngineError::Unavailable("this replica stops; the revert goes on elsewhere".into()));

@@ -6,6 +6,7 @@ use crate::commit::{Committer, Decision, Under};
 use crate::engine::{Counters, Engine, blocking};
 use crate::publish::Origin;
 use crate::runs::RunHandle;
+use crate::strand::stay;
 use crate::trace;
 use crate::trial::Trial;
 use coordination::{Attempt, Enter, Entered, LeaseKind, SessionKey};
@@ -132,7 +133,7 @@ impl Engine {
             async move {
                 let place = engine.0.runs.enter(key.clone(), attempt.clone());
                 let life = engine.clone().live(place.handle.clone(), entry);
-                let end = match tokio::spawn(life.instrument(ended.clone())).await {
+                let end = match tokio::spawn(stay(life.instrument(ended.clone()))).await {
                     Ok((end, failure)) => {
                         if let Some(error) = failure {
                             tracing::error!(%error, "the run cannot go on here");
@@ -295,6 +296,7 @@ impl Run {
     pub(crate) async fn watch(&self) -> StopReason {
         loop {
             tokio::select! {
+                biased;
                 () = self.handle.lost.cancelled() => return StopReason::Lost,
                 () = self.handle.interrupted.cancelled() => return StopReason::Interrupted,
                 () = self.engine.0.replica.freezes() => return StopReason::Frozen,
@@ -323,6 +325,7 @@ impl Run {
             Trial::begin(&self.engine, &self.handle.key).await
         };
         let trial = tokio::select! {
+            biased;
             begun = turn => begun,
             reason = self.watch() => match reason {
                 StopReason::Lost => return Err(EngineError::Lost),
@@ -352,6 +355,7 @@ impl Run {
     pub(crate) async fn wait_for_thaw(&self) -> Result<(), EngineError> {
         while self.engine.0.replica.is_frozen() {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(Duration::from_millis(500)) => {}
                 () = self.handle.lost.cancelled() => return Err(EngineError::Lost),
             }

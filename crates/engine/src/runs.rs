@@ -2,7 +2,7 @@
 
 use coordination::{Attempt, SessionKey};
 use run_protocol::{Fence, RunHere};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -39,7 +39,7 @@ impl RunHandle {
 }
 
 pub(crate) struct Runs {
-    all: Mutex<HashMap<SessionKey, Arc<RunHandle>>>,
+    all: Mutex<BTreeMap<SessionKey, Arc<RunHandle>>>,
     changed: Notify,
     /// Leases are due: whoever claims looks.
     pub due: Notify,
@@ -60,7 +60,7 @@ pub(crate) struct RunPlace<'a> {
 }
 
 impl Runs {
-    fn all(&self) -> std::sync::MutexGuard<'_, HashMap<SessionKey, Arc<RunHandle>>> {
+    fn all(&self) -> std::sync::MutexGuard<'_, BTreeMap<SessionKey, Arc<RunHandle>>> {
         self.all.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 

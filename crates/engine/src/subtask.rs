@@ -69,6 +69,7 @@ pub(crate) async fn subtask(
     };
     // Whoever asked for it is not asked.
     let result = tokio::select! {
+        biased;
         result = child::task(run, scene, stop, &part, task, asked.model.clone()) => result,
         // A stopping replica does not wait: whoever goes on joins the child.
         () = async {

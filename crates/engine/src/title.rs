@@ -52,6 +52,7 @@ pub(crate) fn spawn(run: &Run, scene: &Arc<Scene>, transcript: &Transcript) {
     let ended = engine.0.stopped.clone();
     engine.0.tasks.clone().spawn(async move {
         let text = tokio::select! {
+            biased;
             text = tokio::time::timeout(PATIENCE, answer(provider, request).instrument(span.clone())) => text,
             () = ended.cancelled() => return,
         };

@@ -15,7 +15,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use storage::{Record, SnapshotId, TenantStore, Write};
-use wire::ids::{MessageId, SessionId};
+use wire::ids::{MessageId, PartId, SessionId};
 use wire::message::{
     AssistantMessage, Message, MessageError, MessagePath, MessageTime, MessageWithParts, Tokens, UserMessage,
 };
@@ -435,9 +435,13 @@ impl Transcript {
             if !left_to_run {
                 parts.extend(self.patch_of_dangling(run, message, &open.parts).await);
             }
-            let mut writes = Vec::new();
+            let (store, id) = (run.engine.tenant_store(&run.handle.key.tenant), message.id.clone());
+            let torn = blocking(move || Ok(store.torn_parts(&id)?)).await?;
+            let record = |id: &PartId| Record::Part { message: message.id.clone(), id: id.clone() };
+            // Readers pass over them only while the message is not finished.
+            let mut writes: Vec<Write> = torn.iter().map(|id| Write::Remove(record(id))).collect();
             for part in &parts {
-                writes.push(Write::Put(Record::Part { message: message.id.clone(), id: part.id.clone() }, body(part)?));
+                writes.push(Write::Put(record(&part.id), body(part)?));
             }
             let mut message = message.clone();
             // An empty one that nothing came after is used again.

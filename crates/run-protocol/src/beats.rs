@@ -1,13 +1,13 @@
 //! Who may be buried: a replica whose beat this one saw unchanged for long enough, by its own clock.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 
 /// Watches the beats of other replicas. No machine's clock is compared with another's.
 #[derive(Debug)]
 pub struct BeatWatch<R> {
     ttl_ms: u64,
-    seen: HashMap<R, Beat>,
+    seen: BTreeMap<R, Beat>,
 }
 
 #[derive(Debug)]
@@ -16,10 +16,10 @@ struct Beat {
     since_ms: u64,
 }
 
-impl<R: Eq + Hash + Clone> BeatWatch<R> {
+impl<R: Ord + Hash + Clone> BeatWatch<R> {
     /// A watch that lets a silence of `ttl_ms` pass.
     pub fn new(ttl_ms: u64) -> Self {
-        Self { ttl_ms, seen: HashMap::new() }
+        Self { ttl_ms, seen: BTreeMap::new() }
     }
 
     /// Takes in all beats as just read, at `now_ms` of the own monotonic clock.
@@ -27,16 +27,13 @@ impl<R: Eq + Hash + Clone> BeatWatch<R> {
     /// Returns the replicas that were silent for the whole TTL with the beat they stopped at.
     pub fn see(&mut self, now_ms: u64, beats: &HashMap<R, u64>) -> Vec<(R, u64)> {
         self.seen.retain(|replica, _| beats.contains_key(replica));
-        let mut silent = Vec::new();
         for (replica, &value) in beats {
             let beat = self.seen.entry(replica.clone()).or_insert(Beat { value, since_ms: now_ms });
             if beat.value != value {
                 *beat = Beat { value, since_ms: now_ms };
-            } else if now_ms.saturating_sub(beat.since_ms) >= self.ttl_ms {
-                silent.push((replica.clone(), value));
             }
         }
-        silent
+        self.suspects(now_ms, self.ttl_ms)
     }
 
     /// The replicas that were silent for `short_ms` at least: candidates for an earlier burial if they are also

@@ -12,6 +12,8 @@ mod commit;
 pub mod disk;
 mod error;
 mod events;
+#[cfg(feature = "forgetful")]
+pub mod forgetful;
 mod head;
 mod history;
 mod import;

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use wire::ids::{MessageId, SessionId};
+use wire::ids::{MessageId, PartId, SessionId};
 use wire::message::MessageWithParts;
 use wire::part::Part;
 use wire::session::Session;
@@ -97,6 +97,18 @@ impl TenantStore {
             parts.extend(self.parse_at(&path)?);
         }
         Ok(parts)
+    }
+
+    /// The parts of a message that a power cut tore: they were committed lightly, and what is left of them is no record. As
+    /// long as the message is not finished its readers pass over them.
+    pub fn torn_parts(&self, message: &MessageId) -> Result<Vec<PartId>> {
+        let mut torn = Vec::new();
+        for path in self.files(&self.directory("storage/part").join(message.as_str()))? {
+            if matches!(self.parse_at::<Part>(&path), Err(StoreError::Corrupt { .. })) {
+                torn.extend(path.file_stem().and_then(|stem| stem.to_str()).and_then(|stem| PartId::parse(stem).ok()));
+            }
+        }
+        Ok(torn)
     }
 
     /// A record's bytes, if it is there.

@@ -6,7 +6,7 @@ use crate::error::{At, Result, StoreError, if_there};
 use crate::listing::Rows;
 use crate::record::{DIRECTORIES, Record};
 use crate::snapshots::Seeing;
-use crate::sync::{Syncer, lock};
+use crate::sync::{Syncer, THREADS, lock};
 use crate::view::View;
 use std::collections::HashSet;
 use std::io::ErrorKind;
@@ -90,9 +90,20 @@ impl Store {
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self> {
         let sync = match durability {
-            Durability::Disk => Some(Syncer::start(Arc::clone(&disk))?),
+            Durability::Disk => Some(Syncer::start(Arc::clone(&disk), THREADS)?),
             Durability::Os => None,
         };
+        Self::open_with(disk, root, sync, entropy)
+    }
+
+    /// Opens the store on a given disk with durability `disk` and without a thread: whoever needs an fsync makes it, one
+    /// after the other. For simulations.
+    pub fn open_on_one_thread(disk: Arc<dyn Disk>, root: PathBuf, entropy: Arc<dyn Entropy>) -> Result<Self> {
+        let sync = Syncer::start(Arc::clone(&disk), 0)?;
+        Self::open_with(disk, root, Some(sync), entropy)
+    }
+
+    fn open_with(disk: Arc<dyn Disk>, root: PathBuf, sync: Option<Syncer>, entropy: Arc<dyn Entropy>) -> Result<Self> {
         let inner = Inner {
             disk,
             sync,
@@ -254,7 +265,7 @@ impl Inner {
     /// Makes files and their names durable, if the store promises that. One that is gone again needs nothing.
     pub(crate) fn sync_files(&self, paths: &[PathBuf]) -> Result<()> {
         let Some(sync) = &self.sync else { return Ok(()) };
-        let there: Vec<PathBuf> = paths.iter().filter(|path| path.exists()).cloned().collect();
+        let there: Vec<PathBuf> = paths.iter().filter(|path| self.disk.stamp(path).is_ok()).cloned().collect();
         match sync.files(&there) {
             Err(StoreError::Io(file)) if file.source.kind() == std::io::ErrorKind::NotFound => {}
             other => other?,

@@ -1,18 +1,20 @@
 //! fsync for many at once.
 //!
 //! A few threads do it, so that the fsyncs of one commit run side by side and the file system joins them into one flush;
-//! and who asks for a directory that somebody else is already queued for waits for the same fsync.
+//! and who asks for a directory that somebody else is already queued for waits for the same fsync. In a simulation there are
+//! none: who asks does it.
 
 use crate::disk::Disk;
 use crate::error::{Result, StoreError};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
-const THREADS: usize = 8;
+/// Threads of a store at work.
+pub(crate) const THREADS: usize = 8;
 
 /// Directories whose names in their parents are known to be durable. Forgotten when there are too many: that costs an
 /// fsync, nothing else.
@@ -52,21 +54,22 @@ pub(crate) struct Syncer {
 }
 
 impl Syncer {
-    pub(crate) fn start(disk: Arc<dyn Disk>) -> Result<Self> {
+    /// Starts so many threads; without one, each fsync is made by whoever waits for it.
+    pub(crate) fn start(disk: Arc<dyn Disk>, threads: usize) -> Result<Self> {
         let shared = Arc::new(Shared {
             disk,
-            queue: Mutex::default(),
+            queue: Mutex::new(Queue { closing: threads == 0, ..Queue::default() }),
             more: Condvar::new(),
             failed: AtomicBool::new(false),
             durable: Mutex::default(),
         });
-        let mut threads = Vec::new();
-        for _ in 0..THREADS {
+        let mut started = Vec::with_capacity(threads);
+        for _ in 0..threads {
             let worker = Arc::clone(&shared);
             let thread = std::thread::Builder::new().name("store-fsync".into()).spawn(move || worker.work());
-            threads.push(thread.map_err(|error| StoreError::file(Path::new("thread"), error))?);
+            started.push(thread.map_err(|error| StoreError::file(Path::new("thread"), error))?);
         }
-        Ok(Self { shared, threads })
+        Ok(Self { shared, threads: started })
     }
 
     /// True once an fsync has failed: the kernel may have dropped what it could not write, so nothing can be promised.
@@ -86,7 +89,7 @@ impl Syncer {
 
     /// Makes the names in directories durable, and the directories themselves where that is not known.
     pub(crate) fn directories<'a>(&self, paths: impl IntoIterator<Item = &'a Path>) -> Result<()> {
-        let mut wanted: HashSet<&Path> = HashSet::new();
+        let mut wanted: BTreeSet<&Path> = BTreeSet::new();
         let mut fresh = Vec::new();
         let known = lock(&self.shared.durable);
         for path in paths {
@@ -111,6 +114,9 @@ impl Syncer {
     }
 
     fn wait(&self, jobs: Vec<Arc<Job>>) -> Result<()> {
+        if self.threads.is_empty() {
+            self.shared.work();
+        }
         let mut first = Ok(());
         for job in jobs {
             let mut outcome = lock(&job.outcome);

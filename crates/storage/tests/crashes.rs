@@ -6,8 +6,8 @@ mod support;
 
 use run_protocol::{Head, HeadState};
 use std::sync::Arc;
+use storage::forgetful::{Crash, Forgetful, root};
 use storage::{Durability, Marker, Record, SessionFilter, Store, StoreError, TenantStore, Write};
-use support::forgetful::{Crash, Forgetful, root};
 use support::*;
 use wire::tenant::Tenant;
 
@@ -170,6 +170,34 @@ fn a_run_that_was_taken_stays_taken_and_its_commits_stay() {
             assert_eq!(store.take_run(&id, number).unwrap().fence().0, number + 1);
         },
     );
+}
+
+/// A file system may write a name down before the contents of its file.
+#[test]
+fn a_part_that_was_torn_is_told_from_those_that_are_whole() {
+    let id = ses("a");
+    let disk = Forgetful::new("/data");
+    let store = open_on(&disk);
+    create(&store, &id);
+    let run = store.take_run(&id, 0).unwrap();
+    let whole = text_part(&id, &msg("m"), &prt("x"), "whole");
+    run.commit(vec![whole, assistant_message(&id, &msg("m"), 1, None)]).unwrap();
+    run.commit_lightly(vec![text_part(&id, &msg("m"), &prt("y"), "shown")]).unwrap();
+    assert_eq!(store.torn_parts(&msg("m")).unwrap(), []);
+    // Of one change since the last fsync of a directory, all or none.
+    let torn = (1..64).map(|seed| open_on(&disk.after(Crash::Some(seed)))).find_map(|store| {
+        let torn = store.torn_parts(&msg("m")).unwrap();
+        (!torn.is_empty()).then_some((store, torn))
+    });
+    let (store, torn) = torn.expect("the name was kept by none of the crashes");
+    assert_eq!(torn, [prt("y")]);
+    let items = || store.messages(&id, None, None).unwrap().items;
+    assert_eq!(items()[0].parts.len(), 1);
+    let run = store.take_run(&id, 1).unwrap();
+    let remove = Write::Remove(Record::Part { message: msg("m"), id: prt("y") });
+    run.commit(vec![remove, assistant_message(&id, &msg("m"), 1, Some(2))]).unwrap();
+    assert_eq!(items()[0].parts.len(), 1);
+    assert_eq!(store.torn_parts(&msg("m")).unwrap(), []);
 }
 
 #[test]

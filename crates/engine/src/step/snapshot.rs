@@ -56,6 +56,7 @@ impl Writing<'_> {
         let Some(site) = self.scene.worksite(self.run) else { return Ok(()) };
         let stop = self.stop.clone();
         self.before.id = tokio::select! {
+            biased;
             taken = self.engine().take_snapshot(&site) => taken,
             () = stop.token.cancelled() => None,
         };

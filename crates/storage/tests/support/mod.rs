@@ -2,8 +2,6 @@
 
 #![allow(dead_code)]
 
-pub mod forgetful;
-
 use run_protocol::Head;
 use std::path::Path;
 use std::sync::Arc;

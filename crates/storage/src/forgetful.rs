@@ -1,10 +1,11 @@
-//! A disk in memory that forgets at a crash what was not made durable.
+//! A disk in memory that forgets at a crash what was not made durable. For tests and simulations.
+#![allow(clippy::unwrap_used)]
 
+use crate::disk::{Disk, Stamp};
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use storage::disk::{Disk, Stamp};
 
 type Node = usize;
 

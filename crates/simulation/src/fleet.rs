@@ -1,0 +1,217 @@
+//! The fleet: replicas as values over one disk and one coordination table, each started again after its death.
+
+use crate::dice::Dice;
+use crate::disk::{Holders, MortalDisk};
+use crate::link::Link;
+use crate::model::Script;
+use crate::mortal::Mortal;
+use crate::trace::Trace;
+use crate::weather::Weather;
+use coordination::LogLimits;
+use coordination::memory::Memory;
+use engine::{Engine, EngineError, Parts, Scope, Settings, on_strand};
+use std::collections::HashMap;
+use std::future::Future;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use storage::Store;
+use storage::forgetful::{Crash, Forgetful, root};
+use tokio::time::{sleep, timeout};
+use wire::clock::{Clock, Entropy};
+use wire::ids::IdSource;
+use wire::tenant::Tenant;
+
+/// How long the others wait for a silent replica.
+pub(crate) const TTL: Duration = Duration::from_secs(5);
+const TICK: Duration = Duration::from_millis(500);
+/// When the simulated world begins, in milliseconds since the epoch.
+const EPOCH_MS: u64 = 1_800_000_000_000;
+/// How long a client waits for an answer before it asks elsewhere.
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// The wall clock of the simulated world.
+struct Wall(Arc<Trace>);
+
+impl Clock for Wall {
+    fn now_ms(&self) -> u64 {
+        EPOCH_MS + self.0.now_ms()
+    }
+}
+
+/// A replica that runs.
+#[derive(Clone)]
+pub(crate) struct Replica {
+    pub who: Arc<Mortal>,
+    pub engine: Engine,
+}
+
+/// Why a request was not answered: its replica is not there, died, or took too long.
+pub(crate) struct Gone;
+
+/// All that a simulated world consists of.
+pub(crate) struct Fleet {
+    pub trace: Arc<Trace>,
+    pub weather: Arc<Weather>,
+    pub holders: Arc<Holders>,
+    pub memory: Memory,
+    dice: Dice,
+    disk: Mutex<Arc<Forgetful>>,
+    places: Vec<Mutex<Place>>,
+}
+
+/// Where a replica runs, is started, or is dead.
+#[derive(Default)]
+struct Place {
+    who: Option<Arc<Mortal>>,
+    engine: Option<Engine>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Fleet {
+    pub(crate) fn new(replicas: usize, dice: &Dice, trace: Arc<Trace>) -> Self {
+        Self {
+            trace,
+            weather: Arc::default(),
+            holders: Arc::default(),
+            memory: Memory::new(Arc::new(dice.fork()), LogLimits::default()),
+            dice: dice.fork(),
+            disk: Mutex::new(Forgetful::new("/data")),
+            places: (0..replicas).map(|_| Mutex::default()).collect(),
+        }
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The replica at a place, if one runs there.
+    pub(crate) fn replica(&self, place: usize) -> Option<Replica> {
+        let place = lock(&self.places[place]);
+        Some(Replica { who: place.who.clone()?, engine: place.engine.clone()? })
+    }
+
+    /// The source of a client's ids.
+    pub(crate) fn ids(&self, dice: &Dice) -> IdSource {
+        IdSource::new(Arc::new(Wall(self.trace.clone())), Arc::new(dice.fork()))
+    }
+
+    /// Where all sessions play: a folder that is not there.
+    pub(crate) fn scope() -> Scope {
+        Scope { tenant: Tenant::default(), directory: "/nowhere/of/a/simulation".into() }
+    }
+
+    /// The store as it is, read by no replica.
+    pub(crate) fn store(&self) -> Result<Store, storage::StoreError> {
+        let disk = lock(&self.disk).clone();
+        Store::open_on_one_thread(disk, root(), Arc::new(self.dice.fork()))
+    }
+
+    /// The task `keeper`, one for each place: starts a replica there, and another one some time after its death.
+    pub(crate) async fn keep(self: Arc<Self>, place: usize) {
+        let name = ["a", "b", "c", "d", "e"].get(place).copied().unwrap_or("z");
+        for number in 1.. {
+            let who = Arc::new(Mortal::new(format!("{name}{number}"), self.dice.fork()));
+            self.trace.note(format_args!("{} is started", who.name));
+            lock(&self.places[place]).who = Some(who.clone());
+            match on_strand(who.clone(), self.start(&who)).await {
+                Some(Ok(engine)) => {
+                    lock(&self.places[place]).engine = Some(engine);
+                    who.over().await;
+                }
+                Some(Err(error)) => self.trace.note(format_args!("{} does not start: {error}", who.name)),
+                None => {}
+            }
+            who.end();
+            *lock(&self.places[place]) = Place::default();
+            self.trace.note(format_args!("{} is dead", who.name));
+            sleep(self.dice.ms(50, 4_000)).await;
+        }
+    }
+
+    async fn start(&self, who: &Arc<Mortal>) -> Result<Engine, EngineError> {
+        let entropy: Arc<dyn Entropy> = Arc::new(self.dice.fork());
+        let disk = MortalDisk {
+            inner: lock(&self.disk).clone(),
+            who: who.clone(),
+            trace: self.trace.clone(),
+            holders: self.holders.clone(),
+        };
+        let link = Link {
+            who: who.clone(),
+            dice: Arc::new(self.dice.fork()),
+            weather: self.weather.clone(),
+            trace: self.trace.clone(),
+            to: self.memory.ports(),
+        };
+        let model = Arc::new(Script { who: who.clone(), dice: Arc::new(self.dice.fork()) });
+        let data = PathBuf::from("/nowhere/data");
+        let env = HashMap::from([("HOME".to_owned(), "/nowhere/home".to_owned())]);
+        let mut surroundings = agents::Surroundings::new(env, data.clone(), true);
+        surroundings.managed_dir = "/nowhere/managed".into();
+        let tools = tools::ToolSettings::new("/bin/false".into(), data, sandbox::ChildEnv::default());
+        let settings = Settings {
+            name: who.name.clone(),
+            lease_ttl: TTL,
+            tick: TICK,
+            drain_deadline: Duration::from_secs(5),
+            attempts: 4,
+            queue_limit: 100,
+            surroundings,
+            tools: Arc::new(tools),
+        };
+        Engine::start(Parts {
+            ports: link.ports(),
+            store: Store::open_on_one_thread(Arc::new(disk), root(), entropy.clone())
+                .map_err(|error| EngineError::Store(error.to_string()))?,
+            ids: Arc::new(IdSource::new(Arc::new(Wall(self.trace.clone())), entropy)),
+            provider: model.clone(),
+            demo: model,
+            tools: Arc::new(tools::Registry::builtin()),
+            settings,
+        })
+        .await
+    }
+
+    /// Who lives or is being started.
+    fn lives(&self) -> impl Iterator<Item = Arc<Mortal>> {
+        self.places.iter().filter_map(|place| lock(place).who.clone())
+    }
+
+    /// Nothing goes wrong from here on.
+    pub(crate) fn calm_down(&self) {
+        self.weather.calm_down();
+        self.lives().for_each(|who| who.recover());
+        self.trace.note(format_args!("all is calm"));
+    }
+
+    /// The power goes: all replicas die, the disk forgets what was not made durable, and coordination all that it knew.
+    pub(crate) fn cut_power(&self) {
+        for who in self.lives() {
+            who.end();
+        }
+        let crash = match self.dice.below(4) {
+            0 => Crash::ForgetAll,
+            _ => Crash::Some(self.dice.bits()),
+        };
+        let mut disk = lock(&self.disk);
+        *disk = disk.after(crash);
+        self.holders.forget();
+        self.memory.forget_everything();
+    }
+
+    /// Asks the replica at a place.
+    pub(crate) async fn ask<T, Answer>(&self, place: usize, request: impl FnOnce(Engine) -> Answer) -> Result<T, Gone>
+    where
+        Answer: Future<Output = T> + Send,
+    {
+        let Replica { who, engine } = self.replica(place).ok_or(Gone)?;
+        match timeout(PATIENCE, on_strand(who, request(engine))).await {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) | Err(_) => Err(Gone),
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! A fleet on one thread, with paused time: real engines over one in-process coordination table and one disk that forgets, and
+//! a scripted model. A seed decides what clients do, what becomes of each call, who dies when and when the power goes. Then
+//! the faults stop, time runs on, and it is looked at whether all that the clients were told is so.
+//!
+//! The same seed gives the same order of everything, which [`Report::hash`] tells. Replicas are values: a death drops their
+//! tasks where they wait, or in the midst of a write to the disk.
+//!
+//! What is left out: HTTP and Redis itself, tools, children, reverts, questions, readers of events. What a replica writes
+//! without waiting in between is not interleaved with what others write: `crates/storage/tests/guards.rs` does that.
+
+mod check;
+mod clients;
+mod dice;
+mod disk;
+mod faults;
+mod fleet;
+mod link;
+mod model;
+mod mortal;
+mod trace;
+mod weather;
+
+use clients::{Client, Ledger};
+use dice::Dice;
+use fleet::Fleet;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+use trace::Trace;
+
+/// How long clients may take to end after the faults have stopped.
+const CLIENTS: Duration = Duration::from_secs(300);
+/// How long all work may take to be done after that: some sweeps.
+const QUIET: Duration = Duration::from_secs(300);
+
+/// What came of a seed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// A hash of all that happened, in its order.
+    pub hash: u64,
+    /// Requests of clients that were answered.
+    pub operations: u64,
+    /// How often each fault struck.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// How much time went by for the fleet.
+    pub time: Duration,
+    /// What does not hold.
+    pub violations: Vec<String>,
+}
+
+/// Runs a seed; its trace is printed if `prints` says so.
+///
+/// Errors: the runtime of this thread could not be made.
+pub fn run(seed: u64, prints: bool) -> std::io::Result<Report> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
+    Ok(runtime.block_on(simulate(seed, prints)))
+}
+
+async fn simulate(seed: u64, prints: bool) -> Report {
+    let dice = Dice::new(seed);
+    let trace = Arc::new(Trace::new(prints));
+    let fleet = Arc::new(Fleet::new(2 + dice.below(2) as usize, &dice, trace.clone()));
+    let ledger: Arc<Ledger> = Arc::default();
+    for place in 0..fleet.size() {
+        tokio::spawn(fleet.clone().keep(place));
+    }
+    let mut clients = Vec::new();
+    for number in 0..2 + dice.below(3) as usize {
+        let client = Client { number, fleet: fleet.clone(), ledger: ledger.clone(), dice: dice.fork() };
+        clients.push(tokio::spawn(client.live(3 + dice.below(8))));
+    }
+    faults::strike(fleet.clone(), dice.fork(), dice.ms(5_000, 45_000)).await;
+    fleet.calm_down();
+    let mut late = Vec::new();
+    let ended = timeout(CLIENTS, async {
+        for client in clients {
+            if let Err(error) = client.await {
+                late.push(format!("a client broke: {error}"));
+            }
+        }
+    });
+    if ended.await.is_err() {
+        late.push("a client did not end".to_owned());
+    }
+    let pages = ledger.read();
+    let quiet = timeout(QUIET, async {
+        loop {
+            match check::unfinished(&fleet, &pages).await {
+                Ok(open) if open.is_empty() => return,
+                _ => sleep(Duration::from_secs(1)).await,
+            }
+        }
+    });
+    let mut violations = late;
+    if quiet.await.is_err() {
+        match check::unfinished(&fleet, &pages).await {
+            Ok(open) => violations.extend(open),
+            Err(error) => violations.push(format!("the store cannot be read: {error}")),
+        }
+    }
+    match check::broken(&fleet, &pages) {
+        Ok(broken) => violations.extend(broken),
+        Err(error) => violations.push(format!("the store cannot be read: {error}")),
+    }
+    for violation in &violations {
+        trace.note(format_args!("violation: {violation}"));
+    }
+    Report {
+        seed,
+        hash: trace.hash(),
+        operations: pages.operations,
+        faults: fleet.weather.struck(),
+        time: Duration::from_millis(trace.now_ms()),
+        violations,
+    }
+}
