@@ -193,6 +193,10 @@ fn once<T>(
         }
         Ok(Decision::Leave(value)) => {
             guard.release();
+            // What was found done is about to be acknowledged; a runner only goes on.
+            if !matches!(committer, Committer::Runner(_)) {
+                store.sync_seen(session).map_err(refuse)?;
+            }
             Ok((head, value))
         }
         Err(error) => {

@@ -157,6 +157,10 @@ impl Engine {
         let record = Record::Ticket { session: key.session.clone(), message: message.clone() };
         let Some(ticket) = self.read_json::<Ticket>(&key.tenant, record).await? else { return Ok(None) };
         let given_out = ticket.k <= self.read_head(key).await?.issued && ticket.body_hash == prompt.body_hash;
+        if given_out {
+            let (store, session) = (self.tenant_store(&key.tenant), key.session.clone());
+            blocking(move || Ok(store.sync_seen(&session)?)).await?;
+        }
         let found = TicketRef { tenant: key.tenant.clone(), session: key.session.clone(), message, k: ticket.k };
         Ok(given_out.then_some(found))
     }

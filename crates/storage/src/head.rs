@@ -47,6 +47,8 @@ impl TenantStore {
                 let guard = self.take_head(&session.id)?;
                 let (live, half_made) = (guard.head.is_live(), self.read(&record)?.is_none());
                 if !live || !half_made {
+                    self.sync_seen(&session.id)?;
+                    self.inner.sync_directories(target.parent())?;
                     return Err(StoreError::Exists);
                 }
                 let head = guard.head.clone();
@@ -54,6 +56,13 @@ impl TenantStore {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Makes durable what a session's head tells, which was read before this: whoever placed it may have died before it had. For
+    /// those who acknowledge what they found done.
+    pub fn sync_seen(&self, session: &SessionId) -> Result<()> {
+        let guard = self.guard(session);
+        self.inner.sync_directories(guard.parent().into_iter().chain([&*guard]))
     }
 
     /// Makes the guards and the head of a session whose record follows in another's commit, as a child's does under its

@@ -118,10 +118,11 @@ impl TenantStore {
     }
 
     /// Writes a record that belongs to no session, unless it is there: of all who try, on all replicas, the first wins.
-    /// Returns what stands there. Durable when it returns.
+    /// Returns what stands there. Durable when it returns, whoever wrote it.
     pub fn put_if_absent(&self, record: &Record, bytes: &[u8]) -> Result<Vec<u8>> {
         let (disk, path) = (&self.inner.disk, self.path(record)?);
         if let Some(there) = self.read(record)? {
+            self.inner.sync_directories(path.parent())?;
             return Ok(there);
         }
         if let Some(directory) = path.parent() {
@@ -133,7 +134,9 @@ impl TenantStore {
         match disk.rename_new(&beside, &path) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 disk.unlink(&beside).at(&beside)?;
-                self.read(record)?.ok_or(StoreError::NotFound)
+                let there = self.read(record)?.ok_or(StoreError::NotFound)?;
+                self.inner.sync_directories(path.parent())?;
+                Ok(there)
             }
             result => {
                 result.at(&path)?;

@@ -68,6 +68,76 @@ fn a_session_is_whole_or_can_be_made_again() {
     );
 }
 
+/// Somebody dies after any operation; another one finds what it did, or does it, and says so; then the power goes.
+fn found_and_acknowledged(
+    prepare: impl Fn(&TenantStore),
+    work: impl Fn(&TenantStore) -> Result<(), StoreError>,
+    finds: impl Fn(&TenantStore) -> bool,
+    check: impl Fn(&TenantStore),
+) {
+    let mut found = 0;
+    for operations in 0.. {
+        assert!(operations < 500, "it never ends");
+        let disk = Forgetful::new("/data");
+        prepare(&open_on(&disk));
+        let first = open_on(&disk);
+        disk.die_after(operations);
+        let _whatever_it_did = work(&first);
+        let has_died = disk.is_dead();
+        disk.die_after(usize::MAX);
+        if finds(&open_on(&disk)) {
+            found += 1;
+            check(&open_on(&disk.after(Crash::ForgetAll)));
+        }
+        if !has_died {
+            assert!(found > 0, "nothing was ever found");
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_session_that_somebody_else_made_and_died_is_durable_once_it_is_found() {
+    let id = ses("a");
+    let make = |store: &TenantStore| store.create_session(&session(&id, 1), Head::new("p"));
+    found_and_acknowledged(
+        |_| {},
+        make,
+        |store| matches!(make(store), Ok(()) | Err(StoreError::Exists)),
+        |store| assert_eq!(store.session(&id).unwrap(), session(&id, 1)),
+    );
+}
+
+#[test]
+fn a_prompt_that_somebody_else_stored_and_died_is_durable_once_it_is_found() {
+    let id = ses("a");
+    let store_it = |store: &TenantStore| {
+        let guard = store.take_head(&id)?;
+        let (writes, head) = prompt(&id, "m", guard.head(), 1);
+        guard.commit(writes, head).map(drop)
+    };
+    found_and_acknowledged(
+        |store| store.create_session(&session(&id, 1), Head::new("p")).unwrap(),
+        store_it,
+        |store| store.head(&id).unwrap().issued == 1 && store.sync_seen(&id).is_ok(),
+        |store| {
+            assert_eq!(store.head(&id).unwrap().issued, 1);
+            assert_eq!(store.messages(&id, None, None).unwrap().items.len(), 1);
+        },
+    );
+}
+
+#[test]
+fn a_name_that_somebody_else_wrote_and_died_is_durable_once_it_is_found() {
+    let name = Record::Key { hash: "ab".repeat(16) };
+    found_and_acknowledged(
+        |_| {},
+        |store| store.put_if_absent(&name, b"{}").map(drop),
+        |store| store.put_if_absent(&name, b"{}").is_ok(),
+        |store| assert_eq!(store.read(&name).unwrap().as_deref(), Some(&b"{}"[..])),
+    );
+}
+
 #[test]
 fn an_import_is_whole_or_not_seen_and_the_same_import_finishes_it() {
     let id = ses("a");
