@@ -143,6 +143,25 @@ async fn a_variant_adds_its_options_and_is_kept_on_message_and_session() {
 }
 
 #[tokio::test]
+async fn a_variant_that_the_model_does_not_define_is_for_its_prompt_alone() {
+    let config = json!({"provider": {"fake": {"models": {"m": {"variants": {"high": {"reasoningEffort": "high"}}}}}}});
+    let world = with_config(config).await;
+    world.model.respond_with(|_| Answer::say("fine"));
+    let id = world.session().await;
+    let mut answered = Vec::new();
+    for body in [json!({"variant": "high"}), json!({}), json!({"variant": "nosuch"}), json!({})] {
+        let answer = prompt_with(&world, &id, body).await;
+        let session = world.client().get(&format!("/session/{id}")).await.ok();
+        answered.push((answer["info"]["variant"].clone(), session["model"]["variant"].clone()));
+    }
+    let expected = [("high", "high"), ("high", "high"), ("nosuch", "nosuch")];
+    for (at, (message, session)) in expected.into_iter().enumerate() {
+        assert_eq!(answered[at], (json!(message), json!(session)), "{at}");
+    }
+    assert_eq!(answered[3], (Value::Null, json!("default")));
+}
+
+#[tokio::test]
 async fn a_long_context_costs_what_its_price_says_and_the_session_bears_the_sums() {
     let prices = json!({"input": 3, "output": 15, "cache_read": 0.3, "cache_write": 3.75,
         "context_over_200k": {"input": 6, "output": 22.5, "cache_read": 0.6, "cache_write": 7.5}});

@@ -10,6 +10,7 @@ async fn world() -> World {
         "greet": {"template": "Say hello to $1 then $2 all: $ARGUMENTS"},
         "plain": {"template": "No placeholders here", "description": "plain"},
         "planned": {"template": "Plan $1", "agent": "plan"},
+        "tail": {"template": "Ends with !`echo a command`"},
     }});
     let sh = "---\ndescription: runs\n---\nOutput: !`echo run >> trace; echo from-shell` file @README.md";
     let files = vec![
@@ -66,7 +67,7 @@ async fn a_command_becomes_a_prompt_and_is_told_when_it_is_carried_out() {
 #[tokio::test]
 async fn a_template_is_filled_with_outputs_and_files_once() {
     let world = world().await;
-    world.model.push(Answer::say("done"));
+    world.model.script(["done", "done"].map(Answer::say));
     let id = world.session().await;
     let keyed = world.client().with_header("idempotency-key", "command-1");
     let body = json!({"command": "sh", "arguments": ""});
@@ -85,6 +86,8 @@ async fn a_template_is_filled_with_outputs_and_files_once() {
     let asked = &world.model.main_requests()[0].body;
     let content = asked["messages"].as_array().unwrap().last().unwrap()["content"].to_string();
     assert!(content.contains("from-shell") && content.contains("hello world"), "{content}");
+    command(&world.client(), &id, json!({"command": "tail", "arguments": ""})).await.ok();
+    assert_eq!(texts(&world.messages(&id).await[2]), ["Ends with a command"]);
 }
 
 #[tokio::test]
@@ -152,9 +155,19 @@ async fn files_and_agents_that_go_with_a_prompt_become_texts() {
     assert!(texts(&folder)[2].contains("notes.txt"), "{folder:#}");
     let inline = send(file("text/plain", "data:text/plain;base64,aW5saW5lIHRleHQ=".into())).await;
     assert_eq!(texts(&inline)[2], "inline text");
-    std::fs::write(world.file("p.png"), b"\x89PNG").unwrap();
+    std::fs::write(world.file("p.png"), b"\x89PNG\r\n\x1a\n and more").unwrap();
     let image = send(file("image/png", url("p.png"))).await;
-    assert_eq!(parts_of(&image).last().unwrap()["url"], "data:image/png;base64,iVBORw==");
+    assert_eq!(parts_of(&image).last().unwrap()["url"], "data:image/png;base64,iVBORw0KGgogYW5kIG1vcmU=");
+    let named = send(file("text/plain", url("docs"))).await;
+    assert_eq!(parts_of(&named).last().unwrap()["mime"], "application/x-directory");
+    let unreadable = send(json!({"type": "file", "mime": "text/plain", "url": "data:text/plain;base64,@@"})).await;
+    assert_eq!((texts(&unreadable)[2], texts(&unreadable)[1].contains("input: {}")), ("", true), "{unreadable:#}");
+    for (query, first) in
+        [("start=-1&end=2", "1: line 1\n2: line 2\n\n"), ("start=29x", "29: line 29\n30: line 30\n\n")]
+    {
+        let lines = send(file("text/plain", format!("{}?{query}", url("docs/notes.txt")))).await;
+        assert!(texts(&lines)[2].contains(&format!("<content>\n{first}")), "{query}: {lines:#}");
+    }
     let agent = send(json!({"type": "agent", "name": "general"})).await;
     assert!(texts(&agent)[1].contains("general"), "{agent:#}");
 
@@ -169,12 +182,41 @@ async fn files_and_agents_that_go_with_a_prompt_become_texts() {
 }
 
 #[tokio::test]
+async fn a_file_without_an_address_and_an_image_that_is_none_are_refused() {
+    let world = world().await;
+    let id = world.session().await;
+    std::fs::write(world.file("words.png"), "these are words").unwrap();
+    let path = format!("/session/{id}/message");
+    let words = format!("file://{}", world.file("words.png").display());
+    for (mime, url) in [
+        ("image/png", "data:image/png;base64,"),
+        ("image/png", "data:image/png;base64,@@@notbase64@@@"),
+        ("image/png", "data:image/png,iVBORw0KGgogYW5kIG1vcmU="),
+        ("image/jpeg", "data:image/jpeg;base64,dGhlc2UgYXJlIHdvcmRz"),
+        ("image/png", "http://127.0.0.1:1/x.png"),
+        ("image/png", words.as_str()),
+        ("text/plain", "README.md"),
+        ("text/plain", ""),
+        ("application/pdf", "paper.pdf"),
+    ] {
+        for no_reply in [true, false] {
+            let parts = json!([{"type": "text", "text": "see"}, {"type": "file", "mime": mime, "url": url}]);
+            let refused = world.client().post(&path, &json!({"noReply": no_reply, "parts": parts})).await;
+            assert_eq!((refused.status, refused.json()["name"].clone()), (400, json!("BadRequest")), "{mime} {url}");
+        }
+    }
+    assert_eq!(world.messages(&id).await, Vec::<Value>::new(), "nothing of them is stored");
+    assert_eq!(world.status(&id).await, "idle");
+}
+
+#[tokio::test]
 async fn a_model_is_told_of_the_files_that_it_cannot_read() {
     let eyes = json!({"name": "Eyes", "modalities": {"input": ["text", "image", "pdf"], "output": ["text"]}});
     let config = json!({"provider": {"fake": {"models": {"eyes": eyes}}}});
     let world = World::start_with(WorldSpec { config, ..WorldSpec::default() }).await;
     std::fs::write(world.file("seen.png"), b"\x89PNG\r\n\x1a\n and more").unwrap();
-    let file = |mime: &str, name: &str| json!({"type": "file", "mime": mime, "filename": name, "url": format!("data:{mime};base64,AAAA")});
+    let data = "iVBORw0KGgogYW5kIG1vcmU=";
+    let file = |mime: &str, name: &str| json!({"type": "file", "mime": mime, "filename": name, "url": format!("data:{mime};base64,{data}")});
     let ask = async |id: &str, model: &str, parts: Value| {
         let body = json!({"model": {"providerID": "fake", "modelID": model}, "parts": parts});
         world.client().post(&format!("/session/{id}/message"), &body).await.ok()
@@ -192,7 +234,7 @@ async fn a_model_is_told_of_the_files_that_it_cannot_read() {
     for told in ["p.png", "no images", "d.pdf", "no PDF"] {
         assert!(prompt.contains(told), "{told}: {prompt}");
     }
-    assert!(!prompt.contains("AAAA"), "{prompt}");
+    assert!(!prompt.contains(data), "{prompt}");
     assert_eq!(parts_of(&world.messages(&id).await[0])[1]["type"], "file", "it is stored as it came");
     // A model that can is given them in the same conversation.
     ask(&id, "eyes", json!([{"type": "text", "text": "and you?"}])).await;

@@ -104,6 +104,82 @@ async fn a_conversation_that_fills_the_context_is_shortened_by_itself_and_goes_o
 }
 
 #[tokio::test]
+async fn a_conversation_that_a_final_answer_fills_is_shortened_at_once_and_goes_on() {
+    let world = World::start_with(small_context()).await;
+    let full = || Usage { prompt: 19000, completion: 500, ..Usage::default() };
+    let filling = |text: &str, reason: &str| Answer::new().text(text).finish(reason, full());
+    world.model.script([filling("all of it", "stop"), Answer::say("SUMMARY"), Answer::say("nothing left")]);
+    let id = world.session().await;
+    let mut events = world.events(1).await;
+    assert_eq!(text_of(&world.prompt(&id, "fill the context").await), "nothing left");
+    events.until_kind(BOUND, "session.compacted").await;
+    let messages = world.messages(&id).await;
+    let roles: Vec<&str> = messages.iter().map(|m| m["info"]["role"].as_str().unwrap()).collect();
+    assert_eq!(roles, ["user", "assistant", "user", "assistant", "user", "assistant"]);
+    assert_eq!((text_of(&messages[1]), &messages[1]["info"]["finish"]), ("all of it".into(), &json!("stop")));
+    let asked = &parts_of(&messages[2])[0];
+    assert_eq!((&asked["auto"], &asked["overflow"]), (&json!(true), &json!(false)));
+    assert_eq!(parts_of(&messages[4])[0]["metadata"]["compaction_continue"], true);
+
+    // An answer that follows a summary and fills the context again is the last: it would never end.
+    let cut_off = filling("cut off", "length");
+    world.model.script([cut_off, Answer::say("SUMMARY"), filling("still full", "stop")]);
+    let id = world.session().await;
+    assert_eq!(text_of(&world.prompt(&id, "again").await), "still full");
+    assert_eq!(world.status(&id).await, "idle");
+    assert_eq!(world.model.main_requests().len(), 6);
+}
+
+#[tokio::test]
+async fn a_first_prompt_that_is_too_long_is_answered_from_a_summary_of_it() {
+    let world = World::start().await;
+    let script = [overflow(), Answer::say("SUMMARY of the long one"), Answer::say("it was too large")];
+    world.model.script(script);
+    let id = world.session().await;
+    assert_eq!(text_of(&world.prompt(&id, "much too long").await), "it was too large");
+    let messages = world.messages(&id).await;
+    assert_eq!(messages.len(), 6, "{messages:#?}");
+    let (asked, told) = (&parts_of(&messages[2])[0], &parts_of(&messages[4])[0]);
+    assert_eq!((&asked["type"], &asked["overflow"]), (&json!("compaction"), &json!(true)));
+    assert_eq!((&told["synthetic"], &told["metadata"]["compaction_continue"]), (&json!(true), &json!(true)));
+    assert!(told["text"].as_str().is_some_and(|text| text.contains("too large")), "{told}");
+    let requests = world.model.main_requests();
+    assert!(said(&requests[1].body)[0].1.contains("much too long"), "the summary is of it");
+    let shown = said(&requests[2].body);
+    assert_eq!((shown.len(), &shown[1].1[..]), (3, "SUMMARY of the long one"));
+
+    // Where even that is too long, the turn ends.
+    world.model.script([overflow(), Answer::say("SUMMARY"), overflow()]);
+    let id = world.session().await;
+    assert_eq!(world.prompt(&id, "hopeless").await["info"]["error"]["name"], "ContextOverflowError");
+    assert_eq!(world.status(&id).await, "idle");
+}
+
+#[tokio::test]
+async fn a_prompt_that_is_asked_again_names_its_images_and_does_not_show_them() {
+    let eyes = json!({"name": "Eyes", "modalities": {"input": ["text", "image", "pdf"], "output": ["text"]}});
+    let config = json!({"provider": {"fake": {"models": {"eyes": eyes}}}});
+    let world = World::start_with(WorldSpec { config, ..WorldSpec::default() }).await;
+    world.model.script([Answer::say("small"), overflow(), Answer::say("SUMMARY"), Answer::say("replayed")]);
+    let id = world.session().await;
+    let send = async |parts: Value| {
+        let body = json!({"model": {"providerID": "fake", "modelID": "eyes"}, "parts": parts});
+        world.client().post(&format!("/session/{id}/message"), &body).await.ok()
+    };
+    send(json!([{"type": "text", "text": "one"}])).await;
+    let file = |mime: &str, name: &str, data: &str| json!({"type": "file", "mime": mime, "filename": name, "url": format!("data:{mime};base64,{data}")});
+    let png = file("image/png", "shot.png", "iVBORw0KGgogYW5kIG1vcmU=");
+    let parts = json!([{"type": "text", "text": "see"}, png, file("application/pdf", "paper.pdf", "JVBERi0xLjQK")]);
+    assert_eq!(text_of(&send(parts).await), "replayed");
+    let messages = world.messages(&id).await;
+    let again = parts_of(&messages[6]);
+    let texts: Vec<&str> = again.iter().filter_map(|part| part["text"].as_str()).collect();
+    assert_eq!((texts.len(), texts[0], again.len()), (3, "see", 3), "{again:?}");
+    assert!(texts[1].contains("shot.png") && texts[2].contains("paper.pdf"), "{texts:?}");
+    assert_eq!(parts_of(&messages[2])[1]["type"], "file", "what was refused stays as it was sent");
+}
+
+#[tokio::test]
 async fn a_prompt_that_the_provider_finds_too_long_is_asked_again_after_a_summary() {
     let world = World::start().await;
     let script = [Answer::say("small"), overflow(), Answer::say("OVERFLOW SUMMARY"), Answer::say("replayed")];

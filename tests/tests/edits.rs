@@ -78,6 +78,27 @@ async fn parts_and_messages_are_changed_and_removed_as_recorded() {
 }
 
 #[tokio::test]
+async fn a_part_stays_in_its_message_whichever_is_named() {
+    let world = World::start().await;
+    world.model.push(Answer::say("answer"));
+    let id = world.session().await;
+    let (message, part) = answered(&world, &id).await;
+    let prompt = world.messages(&id).await.remove(0);
+    let other = id_of(&prompt["info"]);
+    let moved = with(&with(&part, "text", "changed"), "messageID", &other);
+    let path = format!("/session/{id}/message/{other}/part/{}", id_of(&part));
+    let expected = with(&part, "text", "changed");
+    assert_eq!(world.client().patch(&path, &moved).await.ok(), expected, "it is told where it is");
+    for number in 0..3 {
+        let client = world.at(number);
+        assert_eq!(client.get(&format!("/session/{id}/message/{other}")).await.ok(), prompt, "replica {number}");
+        let read = client.get(&message).await.ok();
+        let texts: Vec<&Value> = parts_of(&read).iter().filter(|part| part["type"] == "text").collect();
+        assert_eq!(texts, [&expected], "replica {number}");
+    }
+}
+
+#[tokio::test]
 async fn what_is_not_there_is_said_as_recorded() {
     let world = World::start().await;
     world.model.push(Answer::say("answer"));

@@ -202,6 +202,21 @@ async fn messages_are_read_page_by_page() {
     assert_eq!(client.get(&format!("/session/{id}/message?limit=0")).await.ok(), json!(all));
     let bad = client.get(&format!("/session/{id}/message?limit=2&before=abc")).await;
     assert_eq!((bad.status, bad.json()), (400, json!({"_tag": "BadRequest"})));
+    for query in [format!("limit=0{before}"), format!("limit={before}"), "limit=".into()] {
+        assert_eq!(client.get(&format!("/session/{id}/message?{query}")).await.ok(), json!(all), "{query}");
+    }
+    for query in [before.trim_start_matches('&'), "limit=0&before=abc"] {
+        let bad = client.get(&format!("/session/{id}/message?{query}")).await;
+        assert_eq!((bad.status, bad.json()), (400, json!({"_tag": "BadRequest"})), "{query}");
+    }
+    for (query, message) in [
+        ("limit=1e20", "Expected an integer, got 100000000000000000000"),
+        ("limit=1&limit=2", "Expected string | undefined, got [\"1\",\"2\"]"),
+    ] {
+        let bad = client.get(&format!("/session/{id}/message?{query}")).await.json();
+        let message = format!("{message}\n  at [\"limit\"]");
+        assert_eq!(bad, json!({"name": "BadRequest", "data": {"message": message, "kind": "Query"}}));
+    }
 }
 
 #[tokio::test]

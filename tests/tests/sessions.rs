@@ -101,18 +101,59 @@ async fn the_list_is_newest_first_and_can_be_narrowed() {
     }
     assert_eq!(list("?limit=2").await, json!(made[..2]));
     assert_eq!(list("?limit=0").await, json!([]));
+    assert_eq!(list("?limit=").await, json!([]));
+    assert_eq!(list("?limit=0x2").await, json!(made[..2]));
     assert_eq!(list("?limit=abc").await, json!(made));
     assert_eq!(list("?search=BRAV").await, json!([made[1]]));
     assert_eq!(list("?search=zzz").await, json!([]));
     assert_eq!(list("?start=0").await, json!(made));
     assert_eq!(list(&format!("?start={}", made[0]["time"]["updated"])).await, json!([made[0]]));
     assert_eq!(list("?directory=/nowhere").await, json!([]));
-    let bad = client.get("/session?roots=1").await;
-    let message = "Expected \"true\" | \"false\", got \"1\"\n  at [\"roots\"]";
-    assert_eq!(
-        (bad.status, bad.json()),
-        (400, json!({"name": "BadRequest", "data": {"message": message, "kind": "Query"}}))
-    );
+    for (query, message) in [
+        ("roots=1", "Expected \"true\" | \"false\", got \"1\"\n  at [\"roots\"]"),
+        ("roots=", "Expected \"true\" | \"false\", got \"\"\n  at [\"roots\"]"),
+        ("search=a&search=b", "Expected string | undefined, got [\"a\",\"b\"]\n  at [\"search\"]"),
+        ("limit=1.5", "Expected an integer, got 1.5\n  at [\"limit\"]"),
+    ] {
+        let bad = client.get(&format!("/session?{query}")).await;
+        let expected = json!({"name": "BadRequest", "data": {"message": message, "kind": "Query"}});
+        assert_eq!((bad.status, bad.json()), (400, expected), "{query}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_null_or_unknown_is_told_as_opencode_tells_it() {
+    let world = World::start().await;
+    let client = world.client();
+    let id = world.session().await;
+    let bad = json!({"_tag": "BadRequest"});
+    for field in ["title", "parentID", "agent", "model", "permission", "metadata"] {
+        let refused = client.post("/session", &json!({ field: null })).await;
+        assert_eq!((refused.status, refused.json()), (400, bad.clone()), "{field}");
+    }
+    let refused = client.post(&format!("/session/{id}/fork"), &json!({"messageID": null})).await;
+    assert_eq!((refused.status, refused.json()), (400, bad));
+    assert_eq!(client.get("/session").await.ok().as_array().unwrap().len(), 1);
+    for message in ["msg_nope", "msg_", "msg"] {
+        assert_eq!(client.get(&format!("/session/{id}/diff?messageID={message}")).await.ok(), json!([]), "{message}");
+    }
+    for (message, got) in [("", "\"\""), ("bad", "\"bad\"")] {
+        let refused = client.get(&format!("/session/{id}/diff?messageID={message}")).await;
+        let message = format!("Expected a string starting with \"msg\", got {got}\n  at [\"messageID\"]");
+        let expected = json!({"name": "BadRequest", "data": {"message": message, "kind": "Query"}});
+        assert_eq!((refused.status, refused.json()), (400, expected));
+    }
+    let gone = |what: &str| (404, json!({"name": "NotFoundError", "data": {"message": what}}));
+    for (path, what) in [
+        ("/session/ses_".to_owned(), "Session not found: ses_"),
+        (format!("/session/{id}/message/msg_"), "Message not found: msg_"),
+    ] {
+        let missing = client.get(&path).await;
+        assert_eq!((missing.status, missing.json()), gone(what), "{path}");
+    }
+    let old = "/session/ses_nope/permissions/per_nope";
+    let missing = client.post(old, &json!({"response": "once"})).await;
+    assert_eq!((missing.status, missing.json()), gone("Session not found: ses_nope"));
 }
 
 #[tokio::test]

@@ -203,6 +203,26 @@ async fn a_rejected_permission_stops_the_run_and_one_with_advice_does_not() {
 }
 
 #[tokio::test]
+async fn nothing_is_asked_for_a_text_that_runs_nothing_and_what_a_substitution_runs_is() {
+    let world = World::start_with(asking(json!({"bash": "ask"}))).await;
+    let calls = ["A=b", "# rm -rf x", "", "A=$(touch made) # and so on"];
+    world.model.script(calls.iter().enumerate().map(|(at, text)| bash(&format!("call_{at}"), text)));
+    world.model.push(Answer::say("done"));
+    let mut events = world.events(0).await;
+    let id = world.session().await;
+    let prompt = world.spawn_prompt(0, &id, "go");
+    let asked = events.until_kind(BOUND, "permission.asked").await;
+    assert_eq!(asked.properties()["patterns"], json!(["touch made"]));
+    let reply = format!("/permission/{}/reply", id_of(asked.properties()));
+    world.at(1).post(&reply, &json!({"reply": "reject", "message": "no"})).await.ok();
+    assert_eq!(text_of(&prompt.await.unwrap()), "done");
+    let parts = world.client().tool_parts(&id).await;
+    let states: Vec<&Value> = parts.iter().map(|part| &part["state"]["status"]).collect();
+    assert_eq!(states, ["completed", "completed", "completed", "error"]);
+    assert!(!world.file("made").exists());
+}
+
+#[tokio::test]
 async fn a_step_that_calls_tools_is_not_the_last_whatever_the_provider_says() {
     let world = World::start_with(asking(json!({"bash": "allow"}))).await;
     let call = Answer::new().tool_call("call_1", "bash", json!({"command": "echo x", "description": "echo"}));

@@ -1,5 +1,6 @@
 //! What goes with a prompt: files become texts that a model can read, agents a hint to call them.
 
+use crate::api::EngineError;
 use crate::by_user::ByUser;
 use crate::request::data_text;
 use base64::Engine as _;
@@ -14,6 +15,8 @@ use wire::part::{FilePart, PartKind, TextPart};
 /// A part of a prompt, with the id that its client gave it.
 type Given = (Option<PartId>, PartKind);
 
+/// The type of a directory.
+const DIRECTORY: &str = "application/x-directory";
 /// The largest file that is attached as it is.
 const LARGEST: u64 = 20 * 1024 * 1024;
 
@@ -31,7 +34,7 @@ impl FileUrl {
         let path = percent_encoding::percent_decode_str(path).decode_utf8().ok()?;
         let number = |name: &str| {
             let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-            pairs.filter(|(key, _)| *key == name).find_map(|(_, value)| value.parse().ok())
+            leading_number(pairs.into_iter().find(|(key, _)| *key == name)?.1)
         };
         Some(Self { path: PathBuf::from(path.as_ref()), start: number("start"), end: number("end") })
     }
@@ -41,7 +44,7 @@ impl FileUrl {
         let mut input = json!({ "filePath": self.path });
         if let Some(start) = self.start {
             input["offset"] = json!(start.max(1));
-            if let Some(end) = self.end {
+            if let Some(end) = self.end.filter(|&end| end > 0) {
                 input["limit"] = json!(end.saturating_sub(start.max(1)) + 1);
             }
         }
@@ -49,9 +52,25 @@ impl FileUrl {
     }
 }
 
+/// The number that a text begins with, as JavaScript reads it; nothing below zero is meant.
+fn leading_number(text: &str) -> Option<u64> {
+    let (sign, text) = text.strip_prefix('-').map_or((1, text), |rest| (0, rest));
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    text[..digits].parse::<u64>().ok().map(|number| sign * number)
+}
+
 /// The parts that a prompt is stored with, and what could not be attached.
-pub(crate) async fn expand(by: &ByUser<'_>, parts: Vec<Given>) -> (Vec<Given>, Vec<MessageError>) {
+///
+/// Errors: `BadRequest` where a file has no address, or is called an image and is none.
+pub(crate) async fn expand(by: &ByUser<'_>, parts: Vec<Given>) -> Result<(Vec<Given>, Vec<MessageError>), EngineError> {
     let (mut expanded, mut errors) = (Vec::with_capacity(parts.len()), Vec::new());
+    for file in parts.iter().filter_map(|(_, kind)| file_of(kind)) {
+        if !has_scheme(&file.url) {
+            return Err(EngineError::BadRequest(
+                "A file must have an address with a scheme, such as file: or data:".into(),
+            ));
+        }
+    }
     for (id, kind) in parts {
         match kind {
             PartKind::File(file) => {
@@ -69,26 +88,49 @@ pub(crate) async fn expand(by: &ByUser<'_>, parts: Vec<Given>) -> (Vec<Given>, V
             other => expanded.push((id, other)),
         }
     }
-    (expanded, errors)
+    for file in expanded.iter().filter_map(|(_, kind)| file_of(kind)) {
+        if file.mime.starts_with("image/") && !crate::images::is_image(&file.url) {
+            let why = "An image must have a data: address in base64, and be PNG, JPEG, GIF or WebP";
+            return Err(EngineError::BadRequest(why.into()));
+        }
+    }
+    Ok((expanded, errors))
+}
+
+fn file_of(kind: &PartKind) -> Option<&FilePart> {
+    match kind {
+        PartKind::File(file) => Some(file),
+        _ => None,
+    }
+}
+
+fn has_scheme(url: &str) -> bool {
+    let is_of_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+    scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(is_of_scheme)
 }
 
 /// Attaches a file. Returns what went wrong.
-async fn attach(by: &ByUser<'_>, id: Option<PartId>, file: FilePart, parts: &mut Vec<Given>) -> Option<String> {
+async fn attach(by: &ByUser<'_>, id: Option<PartId>, mut file: FilePart, parts: &mut Vec<Given>) -> Option<String> {
     let is_text = file.mime == "text/plain";
     let Some(url) = FileUrl::parse(&file.url) else {
-        if let Some(text) = data_text(&file.url).filter(|_| is_text) {
-            parts.push(read_with(&json!({ "filePath": file.filename })));
-            parts.push(synthetic(text));
+        if is_text && file.url.starts_with("data:") {
+            let named = file.filename.as_ref().map(|name| json!({ "filePath": name }));
+            parts.push(read_with(&named.unwrap_or_else(|| json!({}))));
+            parts.push(synthetic(data_text(&file.url).unwrap_or_default()));
         }
         parts.push((id, PartKind::File(file)));
         return None;
     };
     let input = url.input();
     parts.push(read_with(&input));
-    if is_text || file.mime == "application/x-directory" {
+    if is_text || file.mime == DIRECTORY {
         return match by.run("read", input).await {
             Ok(output) => {
                 parts.push(synthetic(output.output));
+                if tokio::fs::metadata(&url.path).await.is_ok_and(|found| found.is_dir()) {
+                    file.mime = DIRECTORY.into();
+                }
                 parts.push((id, PartKind::File(file)));
                 None
             }
@@ -148,5 +190,19 @@ mod tests {
         assert_eq!(url.input(), json!({ "filePath": "/srv/x", "offset": 3 }));
         assert_eq!(FileUrl::parse("file:///srv/x?start=9&end=1").unwrap().input()["limit"], 1);
         assert!(FileUrl::parse("data:,x").is_none());
+        for (query, input) in [
+            ("start=-1&end=2", json!({ "filePath": "/x", "offset": 1, "limit": 2 })),
+            ("start=3px", json!({ "filePath": "/x", "offset": 3 })),
+            ("start=1&end=0", json!({ "filePath": "/x", "offset": 1 })),
+            ("start=abc&end=2", json!({ "filePath": "/x" })),
+        ] {
+            assert_eq!(FileUrl::parse(&format!("file:///x?{query}")).unwrap().input(), input, "{query}");
+        }
+    }
+
+    #[test]
+    fn an_address_has_a_scheme() {
+        assert!(["data:,x", "file:///x", "https://x", "a+b-c.d:"].iter().all(|url| has_scheme(url)));
+        assert!(["", "a.txt", "/a:b", ":x", "1a:x", "ä:x"].iter().all(|url| !has_scheme(url)));
     }
 }

@@ -95,7 +95,7 @@ impl Engine {
         });
         let by = ByUser { engine: self, key, session, instance, rules: None };
         let text = agents::commands::expand(&command.template, &asked.arguments);
-        let text = run_commands(&by, &text).await;
+        let text = run_commands(&by, &text).await.trim().to_owned();
         let as_subtask = match command.subtask {
             Some(wanted) => wanted,
             None => known.mode == AgentMode::Subagent,

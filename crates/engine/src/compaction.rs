@@ -15,13 +15,16 @@ use std::sync::Arc;
 use storage::{Record, Write};
 use wire::ids::{MessageId, SessionId};
 use wire::message::{AssistantMessage, Message, MessageTime, MessageWithParts, UserMessage, UserModel};
-use wire::part::{Part, PartKind, TextPart, ToolState};
+use wire::part::{FilePart, Part, PartKind, TextPart, ToolState};
 use wire::tenant::Tenant;
 
 /// What a model reads in the place of all that the summary after it stands for.
 pub(crate) const ASKED: &str = "What has been done so far?";
 /// What the model is told after a conversation was shortened in the midst of its work.
 const GO_ON: &str = "Go on with the work if something is left to do; if it is not clear what, stop and ask.";
+/// What it is told before that where nothing came before the prompt that its provider refused: what was attached is gone.
+const TOO_LARGE: &str = "What was asked above was too long for this model, so that only a summary of it is left. Files that \
+                         went with it could not be shown: if it was about them, say that they were too large.";
 /// What the conversation is introduced by.
 const SHORTEN: &str = "Shorten the conversation that follows.";
 /// OpenCode keeps so many tokens free where the configuration does not say.
@@ -131,9 +134,18 @@ fn is_refused(messages: &[Arc<MessageWithParts>]) -> bool {
     is_prompt && next.is_some_and(|next| summary_of(messages, next).is_some())
 }
 
-/// Where the prompt is that the provider refused: the last one.
-fn place_of_refused(before: &[Arc<MessageWithParts>]) -> usize {
-    before.iter().rposition(|message| message.info.user().is_some()).unwrap_or(before.len())
+/// What a model was shown when a conversation was asked to be shortened.
+fn shown_before(transcript: &Transcript, asked: &UserMessage) -> Vec<Arc<MessageWithParts>> {
+    let before = transcript.messages.iter().take_while(|message| *message.info.id() != asked.id).count();
+    shown(&transcript.messages[..before])
+}
+
+/// Where the prompt is that the provider refused: the last one. None where no other came before it: a summary of nothing
+/// would make it no shorter.
+fn place_of_refused(before: &[Arc<MessageWithParts>]) -> Option<usize> {
+    let is_prompt = |message: &Arc<MessageWithParts>| message.info.user().is_some() && !is_of_compaction(message);
+    let place = before.iter().rposition(is_prompt)?;
+    before[..place].iter().any(is_prompt).then_some(place)
 }
 
 /// What of a conversation a summary is made of, and the message that the kept tail begins with: the newest turns stay as
@@ -144,12 +156,11 @@ fn split(
     transcript: &Transcript,
     asked: &Compaction,
 ) -> (Vec<Arc<MessageWithParts>>, Option<MessageId>) {
-    let messages = &transcript.messages;
-    let before = messages.iter().take_while(|message| *message.info.id() != scene.user.id).count();
-    let mut all = shown(&messages[..before]);
+    let mut all = shown_before(transcript, &scene.user);
     if asked.overflow {
         // The prompt that was refused is asked again; the summary is of what came before.
-        all.truncate(place_of_refused(&all));
+        let Some(refused) = place_of_refused(&all) else { return (all, None) };
+        all.truncate(refused);
     }
     let config = &scene.instance.config["compaction"];
     let most_turns = config["tail_turns"].as_u64().unwrap_or(TAIL_TURNS);
@@ -180,18 +191,17 @@ pub(crate) fn tokens(text: &str) -> usize {
 
 /// True where the newest step used more than leaves room for the next one.
 pub(crate) fn is_due(scene: &Scene, transcript: &Transcript) -> bool {
-    let config = &scene.instance.config["compaction"];
-    if config["auto"] == false || scene.model.limit.context == 0 {
-        return false;
-    }
-    let usable = usable(scene, config);
     let answers = transcript.messages.iter().rev().filter_map(|message| message.info.assistant());
-    let newest = answers.into_iter().find(|message| message.finish.is_some());
-    newest.filter(|message| !is_summary_message(message)).is_some_and(|message| {
-        let tokens = &message.tokens;
-        let sum = tokens.input + tokens.output + tokens.cache.read + tokens.cache.write;
-        tokens.total.unwrap_or(sum) >= usable
-    })
+    answers.into_iter().find(|message| message.finish.is_some()).is_some_and(|newest| fills(scene, newest))
+}
+
+/// True where an answer used more than leaves room for another. A summary never does.
+pub(crate) fn fills(scene: &Scene, answer: &AssistantMessage) -> bool {
+    let config = &scene.instance.config["compaction"];
+    let is_counted = config["auto"] != false && scene.model.limit.context != 0 && !is_summary_message(answer);
+    let tokens = &answer.tokens;
+    let sum = tokens.input + tokens.output + tokens.cache.read + tokens.cache.write;
+    is_counted && tokens.total.unwrap_or(sum) >= usable(scene, config)
 }
 
 /// Tokens that a conversation may have; zero where nobody knows.
@@ -206,11 +216,22 @@ fn usable(scene: &Scene, config: &Value) -> u64 {
 
 /// True where a conversation that its provider refused shall be shortened: not twice without a step between.
 pub(crate) fn may_shorten(scene: &Scene, transcript: &Transcript) -> bool {
-    let newest = newest_summary(&transcript.messages);
-    let shortened = newest.as_ref().is_some_and(|(_, asked, _)| asked.overflow);
-    let since = &transcript.messages[newest.map_or(0, |(at, ..)| at)..];
-    let stepped = since.iter().filter_map(|m| m.info.assistant()).any(|m| m.finish.is_some() && !is_summary_message(m));
-    scene.instance.config["compaction"]["auto"] != false && (!shortened || stepped)
+    let shortened = newest_without_step(transcript).is_some_and(|asked| asked.overflow);
+    scene.instance.config["compaction"]["auto"] != false && !shortened
+}
+
+/// True where a conversation that a final answer fills shall be shortened after it: not where that answer follows such a
+/// summary itself, which made it no shorter. It would never end.
+pub(crate) fn may_follow(transcript: &Transcript) -> bool {
+    newest_without_step(transcript).is_none_or(|asked| !asked.auto)
+}
+
+/// What the newest summary was asked for by, if no step has ended since.
+fn newest_without_step(transcript: &Transcript) -> Option<Compaction> {
+    let (at, asked, _) = newest_summary(&transcript.messages)?;
+    let since = transcript.messages[at..].iter().filter_map(|message| message.info.assistant());
+    let stepped = since.into_iter().any(|answer| answer.finish.is_some() && !is_summary_message(answer));
+    (!stepped).then_some(asked)
 }
 
 /// Asks for the conversation to be shortened: the next step of the run does it.
@@ -230,25 +251,38 @@ pub(crate) async fn go_on(
 ) -> Result<Outcome, EngineError> {
     let outcome = match refused(transcript, user).filter(|_| asked.overflow) {
         Some((refused, parts)) => say(run, &refused, parts).await?,
-        None => say_go_on(run, user).await?,
+        None => say_go_on(run, user, asked.overflow).await?,
     };
     run.publish(wire::event::session_compacted(&user.session_id)).await;
     Ok(outcome)
 }
 
-async fn say_go_on(run: &Run, user: &UserMessage) -> Result<Outcome, EngineError> {
+async fn say_go_on(run: &Run, user: &UserMessage, was_too_large: bool) -> Result<Outcome, EngineError> {
     let now = run.engine.now_ms();
     let time = wire::part::Span { start: now, end: Some(now), compacted: None };
-    let mut text = TextPart { text: GO_ON.into(), synthetic: Some(true), time: Some(time), ..TextPart::default() };
+    let text = if was_too_large { format!("{TOO_LARGE}\n\n{GO_ON}") } else { GO_ON.to_owned() };
+    let mut text = TextPart { text, synthetic: Some(true), time: Some(time), ..TextPart::default() };
     text.extra.insert("metadata".into(), json!({ "compaction_continue": true }));
     say(run, user, vec![PartKind::Text(text)]).await
 }
 
-/// The prompt that the provider refused: the one before the request to shorten.
+/// The prompt that the provider refused, as it is asked again: what made it long is named, not shown.
 fn refused(transcript: &Transcript, asked: &UserMessage) -> Option<(UserMessage, Vec<PartKind>)> {
-    let before = transcript.messages.iter().rev().skip_while(|message| *message.info.id() != asked.id).skip(1);
-    let prompt = before.into_iter().find(|message| message.info.user().is_some())?;
-    Some((prompt.info.user()?.clone(), prompt.parts.iter().map(|part| part.kind.clone()).collect()))
+    let before = shown_before(transcript, asked);
+    let prompt = &before[place_of_refused(&before)?];
+    let parts = prompt.parts.iter().map(|part| match &part.kind {
+        PartKind::File(FilePart { mime, filename, .. }) if is_media(mime) => {
+            let name = filename.as_deref().unwrap_or("file");
+            PartKind::Text(TextPart { text: format!("[{name}, {mime}, is left out]"), ..TextPart::default() })
+        }
+        kind => kind.clone(),
+    });
+    Some((prompt.info.user()?.clone(), parts.collect()))
+}
+
+/// A file that is no text.
+fn is_media(mime: &str) -> bool {
+    mime.starts_with("image/") || mime == "application/pdf"
 }
 
 /// Writes a message in the user's place.

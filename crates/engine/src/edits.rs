@@ -6,16 +6,18 @@ use crate::engine::Engine;
 use crate::run::{message_record, session_record};
 use coordination::SessionKey;
 use run_protocol::{Head, RecordVersion, Spent};
+use std::sync::Arc;
 use storage::{Record, Write};
 use wire::event::Happened;
 use wire::ids::{MessageId, PartId, SessionId};
-use wire::message::{Message, Tokens};
+use wire::message::{Message, MessageWithParts, Tokens};
 use wire::part::{Part, PartKind};
 use wire::session::Session;
 use wire::tenant::Tenant;
 
 impl Engine {
-    /// Puts a part into a message: a new one, or in the place of the one with its id.
+    /// Puts a part into a message: a new one, or in the place of the one with its id, which stays in the message where it is.
+    /// Returns the part as it is then.
     ///
     /// Errors: `MessageNotFound`; `Busy` while a run writes the message.
     pub async fn put_part(&self, tenant: &Tenant, part: Part, name: Option<&RequestName>) -> Result<Part, EngineError> {
@@ -24,23 +26,27 @@ impl Engine {
             let key = SessionKey::new(tenant.clone(), acting.session);
             let put = part.clone();
             let changed = self.head_commit(&key, Committer::Request, move |head, at| {
-                let mut session = at.session()?;
+                let (mut put, mut session) = (put.clone(), at.session()?);
                 let there = at.message(&put.message_id)?;
-                let there = there.ok_or_else(|| EngineError::MessageNotFound(put.message_id.clone()))?;
+                let mut there = there.ok_or_else(|| EngineError::MessageNotFound(put.message_id.clone()))?;
+                if let Some(elsewhere) = holder_beside(at, head, &there, &put.id)? {
+                    put.message_id = elsewhere.info.id().clone();
+                    there = elsewhere;
+                }
                 refuse_unfinished(head, &there.info)?;
                 if !head.apply_once(acting.name.as_deref()) {
-                    return Ok(Decision::Leave(None));
+                    return Ok(Decision::Leave((put, None)));
                 }
                 let before = there.parts.iter().filter(|part| part.id == put.id);
                 recount(head, &mut session, before, [&put]);
                 let record = Record::Part { message: put.message_id.clone(), id: put.id.clone() };
                 let writes = vec![Write::Put(record, body(&put)?), put_session(&session)?];
-                Ok(Decision::Write(writes, Some(session)))
+                Ok(Decision::Write(writes, (put, Some(session))))
             });
-            let (head, session) = changed.await?;
+            let (head, (part, session)) = changed.await?;
             let happened = wire::event::part_updated(&part, self.now_ms());
             self.tell(&key, session, &head, part.id.as_str(), happened).await;
-            Ok(part.clone())
+            Ok(part)
         })
         .await
     }
@@ -147,6 +153,21 @@ impl Engine {
 fn refuse_unfinished(head: &Head, message: &Message) -> Result<(), EngineError> {
     let unfinished = message.assistant().is_some_and(|message| message.time.completed.is_none());
     if unfinished && head.is_open() { Err(EngineError::Busy(message.session_id().clone())) } else { Ok(()) }
+}
+
+/// The message that holds a part which the one that was named does not hold.
+fn holder_beside(
+    at: &Under<'_>,
+    head: &Head,
+    named: &MessageWithParts,
+    part: &PartId,
+) -> Result<Option<MessageWithParts>, EngineError> {
+    let holds = |message: &MessageWithParts| message.parts.iter().any(|held| held.id == *part);
+    if holds(named) {
+        return Ok(None);
+    }
+    let messages = at.store.shared_messages_under(at.id, None, None, head)?.items;
+    Ok(messages.into_iter().find(|message| holds(message)).map(Arc::unwrap_or_clone))
 }
 
 /// The parts of a message of this session that is gone itself.

@@ -20,6 +20,7 @@ mod engine;
 mod feed;
 mod fold;
 mod fork;
+mod images;
 mod instances;
 mod life;
 mod named;

@@ -53,7 +53,7 @@ impl Engine {
     ///
     /// Errors: `Unavailable` before anything is written, when this replica cannot reach coordination; `TooManyQueued`;
     /// `Conflict` when the message id stands for something else; `Unknown` when there is no such agent, which the events
-    /// tell, too.
+    /// tell, too; `BadRequest` when a file has no address or is no image.
     pub async fn prompt(&self, tenant: &Tenant, id: &SessionId, mut prompt: Prompt) -> Result<Accepted, EngineError> {
         self.is_coordinated()?;
         let session = self.session(tenant, id).await?;
@@ -72,7 +72,7 @@ impl Engine {
         }
         let rules = [rules, session.permission.clone().unwrap_or_default()].concat();
         let by = ByUser { engine: self, key: &key, session: &session, instance: &instance, rules: Some(rules) };
-        let (parts, errors) = crate::attachments::expand(&by, prompt.parts).await;
+        let (parts, errors) = crate::attachments::expand(&by, prompt.parts).await?;
         prompt.parts = parts;
         for error in errors {
             let happened = wire::event::session_error(id, &error);
@@ -199,7 +199,11 @@ impl Engine {
         let of_session = |model: &SessionModel| UserModel {
             provider_id: model.provider_id.clone(),
             model_id: model.id.clone(),
-            variant: model.variant.clone().filter(|variant| variant != "default"),
+            // One that the model does not define is for the prompt alone that named it.
+            variant: model.variant.clone().filter(|variant| {
+                let known = instance.model(&model.provider_id, &model.id);
+                known.is_ok_and(|model| model.variants.contains_key(variant))
+            }),
         };
         prompt
             .model

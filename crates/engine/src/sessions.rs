@@ -183,8 +183,11 @@ impl Engine {
         message: Option<&MessageId>,
     ) -> Result<Value, EngineError> {
         let Some(message) = message else { return Ok(json!([])) };
-        let found = self.message(tenant, id, message).await?;
-        let summary = found.info.user().and_then(|user| user.summary.as_ref());
+        let found = match self.message(tenant, id, message).await {
+            Err(EngineError::MessageNotFound(_)) => None,
+            found => Some(found?),
+        };
+        let summary = found.as_ref().and_then(|found| found.info.user()?.summary.as_ref());
         Ok(summary.map_or_else(|| json!([]), |summary| summary["diffs"].clone()))
     }
 

@@ -50,6 +50,12 @@ impl<'a> Node<'a> {
         self.value.is_some_and(|value| !value.is_null())
     }
 
+    /// An error where one of these fields is null: most routes take that for absent.
+    pub(crate) fn without_null(&self, fields: &[&str]) -> Result<()> {
+        let is_null = |name: &&str| self.field(name).value.is_some_and(Value::is_null);
+        if fields.iter().any(is_null) { Err(Error::Bad) } else { Ok(()) }
+    }
+
     /// An error at this place.
     pub(crate) fn error(&self, message: impl Into<String>) -> Error {
         let mut message = message.into();

@@ -33,6 +33,8 @@ pub(crate) enum Error {
     Invalid { kind: Kind, message: String },
     /// The same on routes that never say more.
     Bad,
+    /// Nothing can be called as what is asked for.
+    NotFound(String),
     /// The address is nobody's.
     NoRoute(String),
     /// The address does not know the method. The router adds `Allow`.
@@ -119,6 +121,7 @@ impl Error {
             Self::Invalid { kind, message } => (S::BAD_REQUEST, bad_request(message, *kind)),
             Self::Bad => (S::BAD_REQUEST, json!({ "_tag": "BadRequest" })),
             Self::Config(body) => (S::BAD_REQUEST, body.clone()),
+            Self::NotFound(message) => (S::NOT_FOUND, named("NotFoundError", message)),
             Self::NoRoute(path) => (S::NOT_FOUND, named("NotFoundError", format!("Route not found: {path}"))),
             Self::NoMethod(method) => {
                 (S::METHOD_NOT_ALLOWED, named("MethodNotAllowedError", format!("Method not allowed: {method}")))

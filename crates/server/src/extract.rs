@@ -93,13 +93,17 @@ fn resolve(base: &Path, path: &Path) -> PathBuf {
 pub(crate) trait PathId: FromStr<Err = InvalidId> {
     /// The names of its place; the first that the address has counts.
     const PLACES: &'static [&'static str];
+    /// What it names, where nothing being called so is told as of any other unknown one.
+    const NAMES: Option<&'static str> = None;
 }
 
 impl PathId for SessionId {
     const PLACES: &'static [&'static str] = &["sessionID"];
+    const NAMES: Option<&'static str> = Some("Session");
 }
 impl PathId for MessageId {
     const PLACES: &'static [&'static str] = &["messageID"];
+    const NAMES: Option<&'static str> = Some("Message");
 }
 impl PathId for PartId {
     const PLACES: &'static [&'static str] = &["partID"];
@@ -124,7 +128,10 @@ impl<T: PathId + Send> FromRequestParts<Shared> for Id<T> {
         let Some((place, text)) = found else {
             return Err(Error::Internal(format!("the route has no place for any of {:?}", T::PLACES)));
         };
-        text.parse().map(Self).map_err(|error| Error::param(&error, place))
+        text.parse().map(Self).map_err(|error: InvalidId| match T::NAMES.filter(|_| error.has_prefix()) {
+            Some(named) => Error::NotFound(format!("{named} not found: {}", error.got)),
+            None => Error::param(&error, place),
+        })
     }
 }
 

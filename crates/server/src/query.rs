@@ -1,5 +1,6 @@
 //! Query strings and paths, as lenient as OpenCode's.
 
+use crate::errors::{Error, Kind};
 use axum::extract::Request;
 use http::Uri;
 use percent_encoding::percent_decode_str;
@@ -10,6 +11,39 @@ pub(crate) fn pairs(query: &str) -> impl Iterator<Item = (String, String)> {
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
         (decode(key), decode(value))
     })
+}
+
+/// The value of a key as it stands, also an empty one. Twice is once too often.
+pub(crate) fn once(uri: &Uri, key: &str, expected: &str) -> Result<Option<String>, Error> {
+    let mut values: Vec<String> =
+        pairs(uri.query().unwrap_or_default()).filter(|(name, _)| name == key).map(|(_, value)| value).collect();
+    if values.len() > 1 {
+        let got = serde_json::json!(values);
+        return Err(Error::at(Kind::Query, format_args!("Expected {expected} | undefined, got {got}"), key));
+    }
+    Ok(values.pop())
+}
+
+/// A number as JavaScript reads it: nothing is zero. Not a number where it is none.
+pub(crate) fn number(text: &str) -> f64 {
+    let text = text.trim();
+    match text.strip_prefix("0x") {
+        _ if text.is_empty() => 0.0,
+        Some(digits) => u64::from_str_radix(digits, 16).map_or(f64::NAN, |number| number as f64),
+        None => text.parse().unwrap_or(f64::NAN),
+    }
+}
+
+/// The largest whole number that is known exactly.
+const MOST: f64 = 9_007_199_254_740_991.0;
+
+/// A whole number that a parameter stands for.
+pub(crate) fn whole(number: f64, key: &str) -> Result<i64, Error> {
+    if number.fract() != 0.0 || number.abs() > MOST || number.is_nan() {
+        let number = if number.is_infinite() { "Infinity".to_owned() } else { number.to_string() };
+        return Err(Error::at(Kind::Query, format_args!("Expected an integer, got {number}"), key));
+    }
+    Ok(number as i64)
 }
 
 /// The first value of a key; an empty one counts as absent.
@@ -71,5 +105,17 @@ mod tests {
         assert_eq!(value(&uri, "b").unwrap(), "x y");
         assert_eq!(value(&uri, "c"), None);
         assert_eq!(value(&uri, "d"), None);
+    }
+
+    #[test]
+    fn a_number_is_what_javascript_takes_for_one() {
+        for (text, expected) in [("", 0.0), (" 7 ", 7.0), ("1e1", 10.0), ("0x2", 2.0), ("-1", -1.0)] {
+            assert_eq!(number(text), expected, "{text}");
+        }
+        assert!(["abc", "1,5", "0x", "1 2"].iter().all(|text| number(text).is_nan()));
+        assert!(
+            whole(1.5, "limit").is_err() && whole(1e20, "limit").is_err() && whole(f64::INFINITY, "limit").is_err()
+        );
+        assert_eq!(whole(number("1e1"), "limit").unwrap(), 10);
     }
 }

@@ -94,7 +94,8 @@ const ARITY: [(&str, usize); 64] = [
 
 /// All simple commands in a shell text, also those in substitutions, conditions and functions.
 ///
-/// A text that the grammar does not wholly understand stands as a command of its own behind those seen in it.
+/// A text that the grammar does not wholly understand stands as a command of its own behind those seen in it, and so does
+/// one in which no command is seen, unless it consists of comments and assignments that cannot run any.
 /// `None` if there is too much of it to be looked through.
 pub(crate) fn commands(text: &str) -> Option<Vec<SimpleCommand>> {
     let mut parser = Parser::new();
@@ -117,7 +118,8 @@ pub(crate) fn commands(text: &str) -> Option<Vec<SimpleCommand>> {
         }
         loop {
             if !cursor.goto_parent() {
-                if found.is_empty() || tree.root_node().has_error() {
+                let is_harmless = found.is_empty() && runs_nothing(tree.root_node(), text);
+                if !is_harmless && (found.is_empty() || tree.root_node().has_error()) {
                     found.push(SimpleCommand { text: text.trim().into(), words: vec![text.trim().into()] });
                 }
                 return Some(found);
@@ -127,6 +129,19 @@ pub(crate) fn commands(text: &str) -> Option<Vec<SimpleCommand>> {
             }
         }
     }
+}
+
+/// True for a text of comments and assignments of plain values. The shell may run what it finds in a value with a `$` or a
+/// back-tick: where it reckons with it, such as in the index of an array.
+fn runs_nothing(root: Node<'_>, text: &str) -> bool {
+    let is_assignment = |node: &Node<'_>| {
+        let value = text.get(node.byte_range()).unwrap_or("$");
+        matches!(node.kind(), "variable_assignment" | "variable_assignments") && !value.contains(['$', '`'])
+    };
+    !root.has_error()
+        && root
+            .children(&mut root.walk())
+            .all(|node| matches!(node.kind(), "comment" | ";" | "\n") || is_assignment(&node))
 }
 
 fn simple_command(node: Node<'_>, text: &str) -> SimpleCommand {
@@ -233,6 +248,29 @@ mod tests {
         assert_eq!(texts("for i in 1 2; do echo tick $i; sleep 0.4; done"), ["echo tick $i", "sleep 0.4"]);
         assert_eq!(texts("> emptied"), ["> emptied"]);
         assert_eq!(texts("git log; echo 'open"), ["git log", "echo", "git log; echo 'open"]);
+    }
+
+    #[test]
+    fn where_nothing_can_run_nothing_is_found() {
+        for text in ["", "  \n", "# rm -rf /", "A=b", "A=b B='c d'", "A=\"x\"; B=1 # and so on", "A=b\nB=c\n"] {
+            assert_eq!(texts(text), Vec::<String>::new(), "{text}");
+        }
+        assert_eq!(texts("A=$(rm x)"), ["rm x"]);
+        assert_eq!(texts("A=`rm x`"), ["rm x"]);
+        assert_eq!(texts("A=b rm x"), ["A=b rm x"]);
+        // The shell reckons with these, and runs what stands in an index.
+        for text in [
+            "RANDOM='x[$(rm y)]'",
+            "a='x[$(rm y)]'; b=$((a))",
+            "A=b > emptied",
+            "export A=b",
+            "[[ -v x ]]",
+            "((x))",
+            "A='",
+            "a[0]=1 > x",
+        ] {
+            assert!(!texts(text).is_empty(), "{text}");
+        }
     }
 
     #[test]

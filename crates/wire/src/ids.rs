@@ -17,6 +17,13 @@ pub struct InvalidId {
     pub got: String,
 }
 
+impl InvalidId {
+    /// True where it begins as it must, and only what follows is wrong: nothing is called so.
+    pub fn has_prefix(&self) -> bool {
+        self.got.starts_with(self.prefix)
+    }
+}
+
 fn parse(prefix: &'static str, text: &str) -> Result<Arc<str>, InvalidId> {
     let tail = text.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('_'));
     let known = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';

@@ -1,6 +1,7 @@
 //! The snapshots of a step: taken only around calls that may write.
 
-use super::{Scene, Writing, put};
+use super::write::put;
+use super::{Scene, Writing};
 use crate::api::EngineError;
 use crate::run::Run;
 use crate::snapshots::Worksite;

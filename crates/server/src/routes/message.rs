@@ -38,27 +38,24 @@ impl Cursor {
     }
 }
 
-/// How many messages, and before which.
+/// How many messages, and before which: all where no limit is given, or zero, before whichever.
 fn page(uri: &Uri) -> Result<(Option<usize>, Option<Cursor>), Error> {
-    let wrong = |message: String| Err(Error::at(Kind::Query, message, "limit"));
-    let limit = match query::value(uri, "limit") {
-        None => None,
-        Some(text) => match text.trim().parse::<f64>() {
-            Ok(number) if number.fract() != 0.0 => return wrong(format!("Expected an integer, got {number}")),
-            Ok(number) if number < 0.0 => {
-                return wrong(format!("Expected a value greater than or equal to 0, got {number}"));
-            }
-            // A conversation never has as many messages as would not fit.
-            Ok(number) => Some(number as usize).filter(|&limit| limit > 0),
-            Err(_) => return wrong("Expected an integer, got NaN".into()),
-        },
+    let limit = query::once(uri, "limit", "string")?.map(|text| query::whole(query::number(&text), "limit"));
+    let limit = match limit.transpose()? {
+        Some(limit) if limit < 0 => {
+            let message = format_args!("Expected a value greater than or equal to 0, got {limit}");
+            return Err(Error::at(Kind::Query, message, "limit"));
+        }
+        // A conversation never has as many messages as would not fit.
+        limit => limit.map(|limit| usize::try_from(limit).unwrap_or(usize::MAX)),
     };
-    let before = match query::value(uri, "before") {
+    let before = match query::once(uri, "before", "string")?.filter(|before| !before.is_empty()) {
         None => None,
         Some(_) if limit.is_none() => return Err(Error::Bad),
         Some(text) => Some(Cursor::parse(&text).ok_or(Error::Bad)?),
     };
-    Ok((limit, before))
+    let limit = limit.filter(|&limit| limit > 0);
+    Ok((limit, before.filter(|_| limit.is_some())))
 }
 
 pub(crate) async fn list(

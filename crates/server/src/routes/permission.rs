@@ -33,10 +33,10 @@ pub(crate) async fn reply(
     Ok(Json(true))
 }
 
-/// The older form; the session in the address may be any.
+/// The older form; the session in the address may be any that there is.
 pub(crate) async fn respond(
     State(server): State<Shared>,
-    Id(_): Id<SessionId>,
+    Id(session): Id<SessionId>,
     Id(id): Id<PermissionId>,
     name: Name,
     Payload(body, _room): Payload,
@@ -45,6 +45,7 @@ pub(crate) async fn respond(
     let body = Node::root(body.as_ref());
     body.object()?;
     let reply = body.field("response").word(&REPLIES)?;
+    server.app.engine.session(&server.app.tenant, &session).await?;
     server.app.engine.reply_permission(&server.app.tenant, &id, reply, None, name.as_ref()).await?;
     Ok(Json(true))
 }

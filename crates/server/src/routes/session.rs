@@ -28,31 +28,38 @@ pub(crate) async fn list(
     Ok(Json(server.app.engine.sessions(&scope, query).await?))
 }
 
-/// What a query asks for; numbers that are none don't count.
+/// What a query asks for; numbers that are none or negative don't count.
 fn asked(uri: &Uri) -> Result<SessionQuery, Error> {
-    let text = |key: &str| query::value(uri, key);
+    let text = |key: &str| query::once(uri, key, "string");
+    let some = |key: &str| Ok::<_, Error>(text(key)?.filter(|text| !text.is_empty()));
     let wrong = |key: &str, expected: &str, got: &str| {
         Err(Error::at(Kind::Query, format_args!("Expected {expected}, got {}", serde_json::json!(got)), key))
     };
-    let whole_project = match text("scope").as_deref() {
+    let whole_project = match query::once(uri, "scope", "\"project\"")?.as_deref() {
         None => false,
         Some("project") => true,
         Some(other) => return wrong("scope", "\"project\"", other),
     };
-    let roots = match text("roots").as_deref() {
+    let roots = match query::once(uri, "roots", "\"true\" | \"false\"")?.as_deref() {
         None => None,
         Some("true") => Some(true),
         Some("false") => Some(false),
         Some(other) => return wrong("roots", "\"true\" | \"false\"", other),
     };
+    text("directory")?;
+    let limit = match text("limit")?.map(|limit| query::number(&limit)) {
+        Some(limit) if !limit.is_nan() => usize::try_from(query::whole(limit, "limit")?).ok(),
+        _ => None,
+    };
+    let start = text("start")?.map(|start| query::number(&start)).filter(|start| *start > 0.0);
     Ok(SessionQuery {
         directory: asked_directory(uri).filter(|_| !whole_project),
-        path: text("path"),
+        path: some("path")?,
         // OpenCode's `roots=false` lists all.
         roots: roots.filter(|&roots| roots),
-        search: text("search"),
-        start: text("start").and_then(|start| start.parse().ok()),
-        limit: text("limit").and_then(|limit| limit.parse().ok()),
+        search: some("search")?,
+        start: start.map(|start| start.ceil() as u64),
+        limit,
     })
 }
 
@@ -63,7 +70,11 @@ pub(crate) async fn create(
     LoosePayload(body, _room): LoosePayload,
 ) -> Result<Json<Session>, Error> {
     let new = match &body {
-        Some(body) => new_session(&Node::root(Some(body)), server.app.limits.title).map_err(|_| Error::Bad)?,
+        Some(body) => {
+            let body = Node::root(Some(body));
+            body.without_null(&["parentID", "title", "agent", "model", "permission", "metadata", "workspaceID"])?;
+            new_session(&body, server.app.limits.title).map_err(|_| Error::Bad)?
+        }
         None => NewSession::default(),
     };
     Ok(Json(server.app.engine.create_session(&scope, new, name.of(body.as_ref()).as_ref()).await?))
@@ -153,7 +164,11 @@ pub(crate) async fn fork(
     LoosePayload(body, _room): LoosePayload,
 ) -> Result<Json<Session>, Error> {
     let upto = match &body {
-        Some(body) => Node::root(Some(body)).field("messageID").maybe_id().map_err(|_| Error::Bad)?,
+        Some(body) => {
+            let body = Node::root(Some(body));
+            body.without_null(&["messageID"])?;
+            body.field("messageID").maybe_id().map_err(|_| Error::Bad)?
+        }
         None => None,
     };
     let name = name.of(body.as_ref());
@@ -202,8 +217,11 @@ pub(crate) async fn todo(State(server): State<Shared>, Id(id): Id<SessionId>) ->
 }
 
 pub(crate) async fn diff(State(server): State<Shared>, Id(id): Id<SessionId>, uri: Uri) -> Result<Json<Value>, Error> {
-    let message = query::value(&uri, "messageID").map(|id| MessageId::parse(&id));
-    let message = message.transpose().map_err(|error| Error::at(Kind::Query, error, "messageID"))?;
+    let message = match query::once(&uri, "messageID", "string")?.map(|id| MessageId::parse(&id)) {
+        // It may be called so, and nothing is.
+        Some(Err(error)) if error.has_prefix() => return Ok(Json(Value::Array(Vec::new()))),
+        message => message.transpose().map_err(|error| Error::at(Kind::Query, error, "messageID"))?,
+    };
     Ok(Json(server.app.engine.diff(&server.app.tenant, &id, message.as_ref()).await?))
 }
 
@@ -233,9 +251,12 @@ mod tests {
 
     #[test]
     fn bad_numbers_do_not_count() {
-        for text in ["limit=abc&start=abc", "limit=-1&start=-1", "limit=&start=", ""] {
+        for text in ["limit=abc&start=abc", "limit=-1&start=-1", "start=", ""] {
             let query = query(text).unwrap();
             assert_eq!((query.limit, query.start), (None, None), "{text}");
+        }
+        for (text, limit) in [("limit=", 0), ("limit=1e1", 10), ("limit=0x2", 2), ("limit=%201", 1)] {
+            assert_eq!(query(text).unwrap().limit, Some(limit), "{text}");
         }
         let query = query("limit=0&start=17&path=&search=A%20b").unwrap();
         assert_eq!((query.limit, query.start, query.path), (Some(0), Some(17), None));
@@ -247,6 +268,15 @@ mod tests {
         for (text, expected) in [
             ("scope=bad", "Expected \"project\", got \"bad\"\n  at [\"scope\"]"),
             ("roots=1", "Expected \"true\" | \"false\", got \"1\"\n  at [\"roots\"]"),
+            ("roots=", "Expected \"true\" | \"false\", got \"\"\n  at [\"roots\"]"),
+            ("scope=", "Expected \"project\", got \"\"\n  at [\"scope\"]"),
+            ("limit=1.5", "Expected an integer, got 1.5\n  at [\"limit\"]"),
+            ("limit=1&limit=2", "Expected string | undefined, got [\"1\",\"2\"]\n  at [\"limit\"]"),
+            ("directory=/a&directory=/b", "Expected string | undefined, got [\"/a\",\"/b\"]\n  at [\"directory\"]"),
+            (
+                "roots=true&roots=true",
+                "Expected \"true\" | \"false\" | undefined, got [\"true\",\"true\"]\n  at [\"roots\"]",
+            ),
         ] {
             match query(text).unwrap_err() {
                 Error::Invalid { kind: Kind::Query, message } => assert_eq!(message, expected),
