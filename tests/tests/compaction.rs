@@ -148,6 +148,14 @@ async fn a_first_prompt_that_is_too_long_is_answered_from_a_summary_of_it() {
     let shown = said(&requests[2].body);
     assert_eq!((shown.len(), &shown[1].1[..]), (3, "SUMMARY of the long one"));
 
+    // One that is too long after a summary of all before it, too.
+    world.model.script([Answer::say("small"), overflow(), Answer::say("SUMMARY"), overflow()]);
+    world.model.script([Answer::say("SUMMARY of both"), Answer::say("that was too large")]);
+    let id = world.session().await;
+    world.prompt(&id, "one").await;
+    assert_eq!(text_of(&world.prompt(&id, "two, much too long").await), "that was too large");
+    assert_eq!(world.messages(&id).await.len(), 12);
+
     // Where even that is too long, the turn ends.
     world.model.script([overflow(), Answer::say("SUMMARY"), overflow()]);
     let id = world.session().await;

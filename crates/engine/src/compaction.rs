@@ -25,6 +25,8 @@ const GO_ON: &str = "Go on with the work if something is left to do; if it is no
 /// What it is told before that where nothing came before the prompt that its provider refused: what was attached is gone.
 const TOO_LARGE: &str = "What was asked above was too long for this model, so that only a summary of it is left. Files that \
                          went with it could not be shown: if it was about them, say that they were too large.";
+/// What marks those words.
+const GOES_ON: &str = "compaction_continue";
 /// What the conversation is introduced by.
 const SHORTEN: &str = "Shorten the conversation that follows.";
 /// OpenCode keeps so many tokens free where the configuration does not say.
@@ -214,10 +216,18 @@ fn usable(scene: &Scene, config: &Value) -> u64 {
     }
 }
 
-/// True where a conversation that its provider refused shall be shortened: not twice without a step between.
+/// True where a conversation that its provider refused shall be shortened: not twice without a step between, unless the
+/// prompt alone is too long, and not only a word that stands for it.
 pub(crate) fn may_shorten(scene: &Scene, transcript: &Transcript) -> bool {
     let shortened = newest_without_step(transcript).is_some_and(|asked| asked.overflow);
-    scene.instance.config["compaction"]["auto"] != false && !shortened
+    let stands_alone = || {
+        let is_word = transcript.newest_user_parts().iter().any(|part| match &part.kind {
+            PartKind::Text(text) => text.extra.get("metadata").is_some_and(|metadata| metadata[GOES_ON] == true),
+            _ => false,
+        });
+        !is_word && place_of_refused(&shown(&transcript.messages)).is_none()
+    };
+    scene.instance.config["compaction"]["auto"] != false && (!shortened || stands_alone())
 }
 
 /// True where a conversation that a final answer fills shall be shortened after it: not where that answer follows such a
@@ -262,7 +272,7 @@ async fn say_go_on(run: &Run, user: &UserMessage, was_too_large: bool) -> Result
     let time = wire::part::Span { start: now, end: Some(now), compacted: None };
     let text = if was_too_large { format!("{TOO_LARGE}\n\n{GO_ON}") } else { GO_ON.to_owned() };
     let mut text = TextPart { text, synthetic: Some(true), time: Some(time), ..TextPart::default() };
-    text.extra.insert("metadata".into(), json!({ "compaction_continue": true }));
+    text.extra.insert("metadata".into(), json!({ GOES_ON: true }));
     say(run, user, vec![PartKind::Text(text)]).await
 }
 
