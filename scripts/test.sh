@@ -13,7 +13,7 @@ cargo clippy --workspace --all-targets --locked -- -D warnings
 cargo test --workspace --locked
 
 # The run above had three replicas; the same HTTP suite again with one, and without Redis.
-suite=(abort auth bad_requests commands compaction concurrency dispose edits events fork idempotency more_tools prompt provider_errors
+suite=(abort auth bad_requests commands compaction concurrency dispose edits events files fork idempotency more_tools prompt provider_errors
     queue revert sessions shell snapshots takeover tasks tools)
 for mode in one embedded; do
     FLOTILLA_TEST_MODE=$mode cargo test --locked -p suite "${suite[@]/#/--test=}"

@@ -31,6 +31,8 @@ pub(crate) enum Error {
     Engine(EngineError),
     /// The request breaks a rule of its route: what was expected, and where.
     Invalid { kind: Kind, message: String },
+    /// The same on routes below `/api`, which say it in another form.
+    InvalidRequest { kind: Kind, message: String },
     /// The same on routes that never say more.
     Bad,
     /// Nothing can be called as what is asked for.
@@ -119,6 +121,10 @@ impl Error {
                 E::Unknown(_) | E::Store(_) | E::Lost => (S::INTERNAL_SERVER_ERROR, Value::Null),
             },
             Self::Invalid { kind, message } => (S::BAD_REQUEST, bad_request(message, *kind)),
+            Self::InvalidRequest { kind, message } => {
+                let body = json!({ "_tag": "InvalidRequestError", "message": message, "kind": kind.name() });
+                (S::BAD_REQUEST, body)
+            }
             Self::Bad => (S::BAD_REQUEST, json!({ "_tag": "BadRequest" })),
             Self::Config(body) => (S::BAD_REQUEST, body.clone()),
             Self::NotFound(message) => (S::NOT_FOUND, named("NotFoundError", message)),

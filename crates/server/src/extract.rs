@@ -35,8 +35,29 @@ pub(crate) fn asked_directory(uri: &Uri) -> Option<String> {
     query::value(uri, "directory").map(decode_once_more)
 }
 
+/// Where a request below `/api` plays: there the query names it as `location[directory]`.
+pub(crate) struct Located(pub Scope);
+
+impl FromRequestParts<Shared> for Located {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, server: &Shared) -> Result<Self, Error> {
+        if let Some(workspace) = query::value(&parts.uri, "location[workspace]") {
+            return Err(Error::NoWorkspace(workspace));
+        }
+        let app = &server.app;
+        let asked = query::value(&parts.uri, "location[directory]");
+        let directory = place(asked, &parts.headers, &app.default_directory, app.limits.directory)?;
+        Ok(Self(Scope { tenant: app.tenant.clone(), directory }))
+    }
+}
+
 fn directory(uri: &Uri, headers: &HeaderMap, default: &Path, most: usize) -> Result<PathBuf, Error> {
-    let asked = asked_directory(uri).or_else(|| headers.get("x-opencode-directory").and_then(from_header));
+    place(asked_directory(uri), headers, default, most)
+}
+
+fn place(asked: Option<String>, headers: &HeaderMap, default: &Path, most: usize) -> Result<PathBuf, Error> {
+    let asked = asked.or_else(|| headers.get("x-opencode-directory").and_then(from_header));
     let Some(asked) = asked else { return Ok(default.to_owned()) };
     if asked.len() > most {
         return Err(Error::at(

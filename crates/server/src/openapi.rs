@@ -36,6 +36,8 @@ pub(crate) struct Route {
     pub summary: &'static str,
     /// The query parameters beside those that say where: the directory and the workspace.
     pub query: &'static [&'static str],
+    /// Those without which there is no answer.
+    pub needed: &'static [&'static str],
     pub body: &'static [Field],
     /// The statuses of the errors that are its own. Those that any request may meet are documented as the default.
     pub errors: &'static [u16],
@@ -70,6 +72,11 @@ pub(crate) fn objects(named: &mut Named) -> RefOr<Schema> {
     ArrayBuilder::new().items(object(named)).into()
 }
 
+/// A list of texts.
+pub(crate) fn texts(_: &mut Named) -> RefOr<Schema> {
+    ArrayBuilder::new().items(ObjectBuilder::new().schema_type(Type::String)).into()
+}
+
 /// True, or false.
 pub(crate) fn boolean(_: &mut Named) -> RefOr<Schema> {
     bool::schema()
@@ -101,9 +108,21 @@ fn operation(route: &Route, named: &mut Named) -> OperationBuilder {
         operation = operation.parameter(parameter);
     }
     // What is of the whole server is of no directory.
-    let scope: &[&str] = if route.path.starts_with("/global/") { &[] } else { &["directory", "workspace"] };
+    let scope: &[&str] = match route.path {
+        path if path.starts_with("/global/") => &[],
+        path if path.starts_with("/api/") => &["location"],
+        _ => &["directory", "workspace"],
+    };
     for name in scope.iter().chain(route.query) {
         let parameter = ParameterBuilder::new().name(*name).parameter_in(ParameterIn::Query).schema(text());
+        operation = operation.parameter(parameter);
+    }
+    for name in route.needed {
+        let parameter = ParameterBuilder::new()
+            .name(*name)
+            .parameter_in(ParameterIn::Query)
+            .required(Required::True)
+            .schema(text());
         operation = operation.parameter(parameter);
     }
     if !route.body.is_empty() {
@@ -193,6 +212,7 @@ mod tests {
         ("session.share", "status 500", "sharing is refused with 400"),
         ("session.unshare", "status 500", "sharing is refused with 400"),
         ("experimental.console.get", "status 500", "nobody is asked who could fail"),
+        ("v2.fs.find", "status 401", "who may come in is asked by no operation: the default of all"),
     ];
 
     /// Operations of OpenCode that are not built yet.
@@ -213,9 +233,6 @@ mod tests {
         "experimental.workspace.warp",
         "file.list",
         "file.read",
-        "file.status",
-        "find.files",
-        "find.symbols",
         "find.text",
         "global.config.update",
         "global.upgrade",

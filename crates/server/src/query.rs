@@ -24,6 +24,29 @@ pub(crate) fn once(uri: &Uri, key: &str, expected: &str) -> Result<Option<String
     Ok(values.pop())
 }
 
+/// The value of a key that must be there, once.
+pub(crate) fn needed(uri: &Uri, key: &str) -> Result<String, Error> {
+    match once(uri, key, "string") {
+        Ok(Some(value)) => Ok(value),
+        Ok(None) => Err(Error::at(Kind::Query, "Missing key", key)),
+        // It cannot be absent.
+        Err(Error::Invalid { kind, message }) => {
+            Err(Error::Invalid { kind, message: message.replacen(" | undefined", "", 1) })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The value of a key that is one of these.
+pub(crate) fn one_of(uri: &Uri, key: &str, these: &[&'static str]) -> Result<Option<&'static str>, Error> {
+    let expected = these.iter().map(|value| format!("{value:?}")).collect::<Vec<_>>().join(" | ");
+    let Some(got) = once(uri, key, &expected)? else { return Ok(None) };
+    match these.iter().find(|&&value| value == got) {
+        Some(value) => Ok(Some(value)),
+        None => Err(Error::at(Kind::Query, format_args!("Expected {expected}, got {}", serde_json::json!(got)), key)),
+    }
+}
+
 /// A number as JavaScript reads it: nothing is zero. Not a number where it is none.
 pub(crate) fn number(text: &str) -> f64 {
     let text = text.trim();

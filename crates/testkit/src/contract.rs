@@ -35,8 +35,10 @@ const AMENDED: &[(&str, &str, &str)] = &[
     ),
     (
         "/components/schemas/InvalidRequestError",
-        r##"{"$ref": "#/components/schemas/BadRequestError"}"##,
-        "OpenCode was recorded to answer so to wrong requests.",
+        r##"{"anyOf": [{"$ref": "#/components/schemas/BadRequestError"}, {"type": "object", "required": ["_tag", "message"],
+            "additionalProperties": false, "properties": {"_tag": {"enum": ["InvalidRequestError"]},
+            "message": {"type": "string"}, "kind": {"type": "string"}}}]}"##,
+        "OpenCode was recorded to answer so to wrong requests, and as its document says below /api only.",
     ),
     (
         "/components/schemas/Config/additionalProperties",

@@ -6,6 +6,7 @@
 mod arguments;
 mod bash_commands;
 mod blocking;
+pub mod browse;
 mod builtin;
 mod folder;
 mod patch;

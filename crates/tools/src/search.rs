@@ -1,4 +1,4 @@
-//! Going through the files of a directory, as `glob` and `grep` do.
+//! Going through the files of a directory, as `glob`, `grep` and people do.
 //!
 //! What `.gitignore` and its kin exclude is left out, and so is `.git`. Links are not followed.
 
@@ -33,6 +33,16 @@ pub(crate) struct Found {
     pub(crate) is_partial: bool,
 }
 
+/// The way through everything below `root`, an absolute path without links.
+pub(crate) fn walk(root: &Path, hidden: bool) -> WalkBuilder {
+    let mut walk = WalkBuilder::new(root);
+    walk.hidden(!hidden)
+        // Whose rules that would be depends on the server's environment.
+        .git_global(false)
+        .filter_entry(|entry| entry.file_name() != OsStr::new(".git"));
+    walk
+}
+
 /// The files below `root`, an absolute path without links.
 ///
 /// # Errors
@@ -42,13 +52,7 @@ pub(crate) fn files(root: &Path, wanted: &Wanted, stop: &CancellationToken) -> R
     if let Some(glob) = &wanted.glob {
         overrides.add(glob).map_err(explain)?;
     }
-    let walk = WalkBuilder::new(root)
-        .overrides(overrides.build().map_err(explain)?)
-        .hidden(!wanted.hidden)
-        // Whose rules that would be depends on the server's environment.
-        .git_global(false)
-        .filter_entry(|entry| entry.file_name() != OsStr::new(".git"))
-        .build();
+    let walk = walk(root, wanted.hidden).overrides(overrides.build().map_err(explain)?).build();
     let mut files: Vec<(SystemTime, PathBuf)> = Vec::new();
     let mut is_partial = false;
     for entry in walk {

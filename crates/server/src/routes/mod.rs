@@ -3,6 +3,7 @@
 mod command;
 mod config;
 mod event;
+mod file;
 mod instance;
 mod log;
 mod message;
@@ -14,7 +15,7 @@ mod session;
 
 use crate::Shared;
 use crate::errors::Error;
-use crate::openapi::{Answer, Field, Route, boolean, by_name, document, many, object, objects, one};
+use crate::openapi::{Answer, Field, Route, boolean, by_name, document, many, object, objects, one, texts};
 use crate::{health, metrics};
 use axum::Router;
 use axum::handler::Handler;
@@ -62,11 +63,15 @@ impl Route {
         answer: Answer,
         handler: MethodRouter<Shared>,
     ) -> Self {
-        Self { method, path, operation, summary, query: &[], body: &[], errors: &[400], answer, handler }
+        Self { method, path, operation, summary, query: &[], needed: &[], body: &[], errors: &[400], answer, handler }
     }
 
     fn query(self, query: &'static [&'static str]) -> Self {
         Self { query, ..self }
+    }
+
+    fn needed(self, needed: &'static [&'static str]) -> Self {
+        Self { needed, ..self }
     }
 
     fn errors(self, errors: &'static [u16]) -> Self {
@@ -335,6 +340,14 @@ pub(crate) fn table() -> Vec<Route> {
         get("/skill", "app.skills", "List skills", objects, config::skills),
         get("/path", "path.get", "Get paths", object, instance::path),
         get("/vcs", "vcs.get", "Get VCS info", object, instance::vcs),
+        get("/file/status", "file.status", "Get file status", objects, instance::none),
+        get("/find/file", "find.files", "Find files", texts, file::find)
+            .query(&["dirs", "type", "limit"])
+            .needed(&["query"]),
+        get("/api/fs/find", "v2.fs.find", "Find files", object, file::find_located)
+            .query(&["type", "limit"])
+            .needed(&["query"]),
+        get("/find/symbol", "find.symbols", "Find symbols", objects, file::symbols).needed(&["query"]),
         get("/project", "project.list", "List all projects", objects, project::list),
         get("/project/current", "project.current", "Get current project", object, project::current),
         get(

@@ -32,20 +32,8 @@ pub(crate) async fn list(
 fn asked(uri: &Uri) -> Result<SessionQuery, Error> {
     let text = |key: &str| query::once(uri, key, "string");
     let some = |key: &str| Ok::<_, Error>(text(key)?.filter(|text| !text.is_empty()));
-    let wrong = |key: &str, expected: &str, got: &str| {
-        Err(Error::at(Kind::Query, format_args!("Expected {expected}, got {}", serde_json::json!(got)), key))
-    };
-    let whole_project = match query::once(uri, "scope", "\"project\"")?.as_deref() {
-        None => false,
-        Some("project") => true,
-        Some(other) => return wrong("scope", "\"project\"", other),
-    };
-    let roots = match query::once(uri, "roots", "\"true\" | \"false\"")?.as_deref() {
-        None => None,
-        Some("true") => Some(true),
-        Some("false") => Some(false),
-        Some(other) => return wrong("roots", "\"true\" | \"false\"", other),
-    };
+    let whole_project = query::one_of(uri, "scope", &["project"])?.is_some();
+    let roots = query::one_of(uri, "roots", &["true", "false"])?.map(|roots| roots == "true");
     text("directory")?;
     let limit = match text("limit")?.map(|limit| query::number(&limit)) {
         Some(limit) if !limit.is_nan() => usize::try_from(query::whole(limit, "limit")?).ok(),
