@@ -4,7 +4,7 @@
 use crate::engine::Engine;
 use crate::strand::is_alone;
 use coordination::{Born, Cursor, ReplicaId, SessionKey, Ticked};
-use run_protocol::BeatWatch;
+use run_protocol::{BeatWatch, Beaten};
 use std::collections::HashMap;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -27,6 +27,18 @@ pub(crate) enum Heard {
     Reborn(Born),
     /// This replica lives.
     Alive(Box<News>),
+}
+
+impl Heard {
+    /// As what follows is decided from it.
+    pub(crate) fn beaten(&self) -> Beaten<Born> {
+        match self {
+            Self::Nothing => Beaten::Unanswered,
+            Self::Buried => Beaten::Buried,
+            Self::Reborn(born) => Beaten::Reborn(born.clone()),
+            Self::Alive(news) => Beaten::Alive { owned: news.owned, due: news.due },
+        }
+    }
 }
 
 /// What a replica that lives is told.

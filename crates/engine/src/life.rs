@@ -201,9 +201,9 @@ impl Driver {
         let now = engine.now_ms();
         let (head, opened) = engine
             .head_commit(key, Committer::Runner(fence), move |head, at| {
-                if !head.is_live() {
+                let Opened::Live { goes_on, has_intent } = Opened::decide(head, was_open) else {
                     return Ok(Decision::Leave(None));
-                }
+                };
                 let session = match at.session() {
                     // Its record is gone, by no request of ours: what is left of it goes, too.
                     Err(EngineError::SessionNotFound(_)) => {
@@ -212,16 +212,16 @@ impl Driver {
                     session => session?,
                 };
                 let reserved = head.reserve_time(now);
-                Ok(Decision::Write(Vec::new(), Some((session, reserved, was_open && head.is_open()))))
+                Ok(Decision::Write(Vec::new(), Some((session, reserved, goes_on, has_intent))))
             })
             .await?;
-        let (Some(guard), Some((session, reserved, goes_on))) = (self.guard.take(), opened) else {
+        let (Some(guard), Some((session, reserved, goes_on, has_intent))) = (self.guard.take(), opened) else {
             return Ok(Opened::Deleted);
         };
         let origin = engine.origin(key, &session, Some(fence));
         let known = Known { rev: head.rev, session, reserved };
         self.run = Some(Run::new(engine.clone(), self.handle.clone(), guard, origin, goes_on, known));
-        Ok(Opened::Live { goes_on, has_intent: head.intent.is_some() })
+        Ok(Opened::Live { goes_on, has_intent })
     }
 
     /// Begins the lease. False: it is another's.

@@ -9,7 +9,7 @@ use crate::engine::{Engine, blocking};
 use crate::named::{Named, hash_of};
 use crate::run::{message_record, session_record};
 use coordination::SessionKey;
-use run_protocol::{Head, Intent, RecordVersion, Ticket, TicketAnswer, TicketKind};
+use run_protocol::{Head, Intent, RecordVersion, Ticket, TicketAnswer, TicketKind, Waiting};
 use std::sync::Arc;
 use std::time::Duration;
 use storage::{Record, Write};
@@ -417,21 +417,19 @@ impl Engine {
                 return self.answer(ticket, &head, message).await;
             }
             let (head, message) = self.look_for_answer(ticket).await?;
-            if !head.is_live() {
-                return Err(EngineError::SessionNotFound(ticket.session.clone()));
-            }
-            if head.settled >= ticket.k {
-                let until = *told_by.get_or_insert_with(|| Instant::now() + TELLING);
-                if head.is_open() || is_told() || Instant::now() >= until {
-                    return self.answer(ticket, &head, message).await;
+            match Waiting::decide(&head, ticket.k, late) {
+                Waiting::Gone => return Err(EngineError::SessionNotFound(ticket.session.clone())),
+                Waiting::Settled => {
+                    let until = *told_by.get_or_insert_with(|| Instant::now() + TELLING);
+                    if head.is_open() || is_told() || Instant::now() >= until {
+                        return self.answer(ticket, &head, message).await;
+                    }
+                    settled = Some((head, message));
+                    let _ = tokio::time::timeout_at(until, woken).await;
+                    continue;
                 }
-                settled = Some((head, message));
-                let _ = tokio::time::timeout_at(until, woken).await;
-                continue;
-            }
-            if late {
-                // Nobody may be working: then this replica does.
-                self.enter(&key, ticket.k, true, None).await;
+                Waiting::Enter => self.enter(&key, ticket.k, true, None).await,
+                Waiting::Wait => {}
             }
             late = tokio::select! {
                 biased;
@@ -530,14 +528,15 @@ impl Engine {
             let woken = waiter.notify.notified();
             tokio::pin!(woken);
             woken.as_mut().enable();
-            match self.read_head(&key).await {
-                Ok(head) if head.is_live() && head.settled < upto => {}
-                _ => return Ok(true),
-            }
-            if late && !entered {
-                // No owner and still open: this replica closes it.
-                self.enter(&key, upto, true, None).await;
-                entered = true;
+            let Ok(head) = self.read_head(&key).await else { return Ok(true) };
+            // Once is enough: this request does not wait for long.
+            match Waiting::decide(&head, upto, late && !entered) {
+                Waiting::Gone | Waiting::Settled => return Ok(true),
+                Waiting::Enter => {
+                    self.enter(&key, upto, true, None).await;
+                    entered = true;
+                }
+                Waiting::Wait => {}
             }
             late = tokio::time::timeout(Duration::from_millis(100), woken).await.is_err();
         }

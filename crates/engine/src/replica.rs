@@ -4,7 +4,8 @@ use crate::api::EngineError;
 use crate::beat::Heard;
 use crate::engine::{Counters, Engine, Settings, blocking};
 use coordination::{Attempt, Born, Ports, ReplicaId, SessionKey, Signal, Tick};
-use run_protocol::{Adoption, Amends, Fence, Liveness, RunHere, Sweep};
+use run_protocol::steward::room_to_claim;
+use run_protocol::{Adoption, Amends, Duty, Fence, Liveness, RunHere, Sweep};
 use sandbox::Lifeline;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
@@ -188,33 +189,33 @@ impl Engine {
     }
 
     /// The task `steward`: deals with what the beat heard; it ends with the replica.
-    async fn steward(self, mut heard: mpsc::Receiver<Heard>) {
+    async fn steward(self, mut beat: mpsc::Receiver<Heard>) {
         let (mut swept, mut tidied) = (Instant::now(), Instant::now());
         let mut behind: HashMap<Tenant, u32> = HashMap::new();
         loop {
-            let news = tokio::select! {
+            let heard = tokio::select! {
                 biased;
-                news = heard.recv() => match news {
-                    Some(news) => news,
+                heard = beat.recv() => match heard {
+                    Some(heard) => heard,
                     None => return,
                 },
                 () = self.0.stopped.cancelled() => return,
             };
-            match news {
-                Heard::Nothing => self.look_at_all_runs(),
-                Heard::Buried => self.rejoin(None).await,
-                Heard::Reborn(born) => self.rejoin(Some(born)).await,
-                Heard::Alive(news) => {
+            match Duty::decide(heard.beaten(), self.0.runs.count() as u64) {
+                Duty::LookByThemselves => self.look_at_all_runs(),
+                Duty::JoinAgain(mark) => self.rejoin(mark).await,
+                Duty::GoOn { claims, amends } => {
+                    let Heard::Alive(news) = heard else { continue };
                     for (key, count) in news.pokes {
                         self.0.runs.poke(&key, None);
                         self.0.waiters.wake(&key);
                         self.0.replica.state().acknowledged.push((key, count));
                     }
                     self.bury(news.silent, news.suspects).await;
-                    if news.due > 0 {
+                    if claims {
                         self.0.runs.due.notify_one();
                     }
-                    if news.owned != self.0.runs.count() as u64 {
+                    if amends {
                         self.reconcile().await;
                     }
                     self.catch_up_late(&news.followed, &news.newest, &mut behind).await;
@@ -305,13 +306,12 @@ impl Engine {
 
     /// True if there may be more to claim, or room for it soon.
     async fn claim(&self) -> bool {
-        if self.is_draining() || self.0.replica.is_frozen() {
-            return false;
-        }
-        let room = ENTERING.saturating_sub(self.0.runs.entering());
-        if room == 0 {
-            return true;
-        }
+        let entering = self.0.runs.entering();
+        let room = match room_to_claim(self.is_draining(), self.0.replica.is_frozen(), entering, ENTERING) {
+            None => return false,
+            Some(0) => return true,
+            Some(room) => room,
+        };
         let attempts: Vec<_> = (0..room).map(|_| self.new_attempt()).collect();
         let (id, born) = (self.0.replica.id(), self.0.replica.born());
         match self.0.ports.leases.claim(&id, &born, &attempts).await {

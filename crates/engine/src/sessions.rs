@@ -7,7 +7,7 @@ use crate::engine::{Engine, blocking};
 use crate::named::Acting;
 use crate::run::session_record;
 use coordination::SessionKey;
-use run_protocol::{Head, HeadState, RecordVersion};
+use run_protocol::{Delete, DeleteInput, Deletion, Head, HeadState, RecordVersion};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use storage::{Page, Record, SessionFilter, StoreError, Write};
@@ -19,7 +19,7 @@ use wire::tenant::Tenant;
 /// Where the head of a session that is being deleted keeps the session's record.
 const DELETED: &str = "deleted";
 /// How often a deletion tries to take the run guard; others may take it at the same moment.
-const TAKES: usize = 100;
+const TAKES: u32 = 100;
 /// Sessions listed where no limit is given.
 const LISTED: usize = 100;
 
@@ -317,20 +317,57 @@ impl Engine {
     }
 
     async fn finish_deletion_of(&self, key: &SessionKey, session: Option<Session>) -> Result<(), EngineError> {
-        // After a take that came after the head's commit no run can write any more.
-        let (store, id) = (self.tenant_store(&key.tenant), key.session.clone());
-        blocking(move || {
-            for _ in 0..TAKES {
-                let number = store.run_number(&id)?;
-                match store.take_run(&id, number) {
-                    Ok(_) => return Ok(()),
-                    Err(StoreError::Fenced | StoreError::Contended { .. }) => {}
-                    Err(error) => return Err(error.into()),
+        let mut deletion = Deletion::begin(TAKES);
+        loop {
+            let (store, id) = (self.tenant_store(&key.tenant), key.session.clone());
+            deletion.went(match deletion.step() {
+                Delete::ReadNumber => DeleteInput::Number(blocking(move || Ok(store.run_number(&id)?)).await?),
+                Delete::Take { number } => {
+                    let taken = blocking(move || match store.take_run(&id, number) {
+                        Ok(_) => Ok(true),
+                        Err(StoreError::Fenced | StoreError::Contended { .. }) => Ok(false),
+                        Err(error) => Err(error.into()),
+                    });
+                    DeleteInput::Taken(taken.await?)
                 }
-            }
-            Err(EngineError::Unavailable("the session is contended; its deletion is finished soon".into()))
-        })
-        .await?;
+                Delete::Remove => {
+                    self.remove_deleted(key, session.as_ref()).await?;
+                    DeleteInput::Done
+                }
+                Delete::Note => {
+                    self.head_commit(key, Committer::Deleter, |head, _| {
+                        head.state = HeadState::Removed;
+                        head.extra.remove(DELETED);
+                        Ok(Decision::Write(Vec::new(), ()))
+                    })
+                    .await?;
+                    DeleteInput::Done
+                }
+                Delete::Forget => {
+                    let _ = self.0.ports.leases.forget(key).await;
+                    DeleteInput::Done
+                }
+                Delete::Unlink => {
+                    blocking(move || {
+                        store.remove_markers_upto(&id, u64::MAX)?;
+                        store.remove_deletion_marker(&id).map_err(EngineError::from)
+                    })
+                    .await?;
+                    DeleteInput::Done
+                }
+                Delete::End => break,
+                Delete::GiveUp => {
+                    let error = "the session is contended; its deletion is finished soon";
+                    return Err(EngineError::Unavailable(error.into()));
+                }
+            });
+        }
+        self.0.waiters.wake(key);
+        Ok(())
+    }
+
+    /// Deletes the children, tells of the deletion and removes the records of a session that no run can write to any more.
+    async fn remove_deleted(&self, key: &SessionKey, session: Option<&Session>) -> Result<(), EngineError> {
         let (store, id) = (self.tenant_store(&key.tenant), key.session.clone());
         let children = blocking(move || store.children(&id).map_err(EngineError::from)).await?;
         for child in children {
@@ -341,27 +378,12 @@ impl Engine {
         }
         self.0.runs.poke(key, None);
         let _ = self.0.ports.leases.poke(key, true).await;
-        if let Some(session) = &session {
+        if let Some(session) = session {
             let origin = self.origin(key, session, None);
             self.publish(&origin, wire::event::session_deleted(session), None).await;
         }
         let (store, id) = (self.tenant_store(&key.tenant), key.session.clone());
-        blocking(move || store.remove_session(&id).map_err(EngineError::from)).await?;
-        self.head_commit(key, Committer::Deleter, |head, _| {
-            head.state = HeadState::Removed;
-            head.extra.remove(DELETED);
-            Ok(Decision::Write(Vec::new(), ()))
-        })
-        .await?;
-        let _ = self.0.ports.leases.forget(key).await;
-        let (store, id) = (self.tenant_store(&key.tenant), key.session.clone());
-        blocking(move || {
-            store.remove_markers_upto(&id, u64::MAX)?;
-            store.remove_deletion_marker(&id).map_err(EngineError::from)
-        })
-        .await?;
-        self.0.waiters.wake(key);
-        Ok(())
+        blocking(move || store.remove_session(&id).map_err(EngineError::from)).await
     }
 
     /// The branch of the directory's repository.

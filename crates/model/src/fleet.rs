@@ -3,11 +3,15 @@
 use crate::bound::{Bound, Fault, Flaw};
 use crate::feed::Feed;
 use crate::redis::{Answer, How};
-use crate::run::upto;
-use crate::world::{Chore, Command, Facts, Replica, Stage, Task, World};
+use crate::run::{TAKES, upto};
+use crate::world::{Chore, Command, Facts, Replica, Task, World};
 use coordination::Entered;
 use run_protocol::entering::Enter;
-use run_protocol::{Adoption, Amends, Asked, End, EnterInput, Entering, Entry, Follow, HeadState, RunHere, Sweep};
+use run_protocol::steward::room_to_claim;
+use run_protocol::{
+    Adoption, Amends, Asked, Beaten, Delete, Deletion, Duty, End, EnterInput, Entering, Entry, Follow, HeadState,
+    RunHere, Sweep, Waiting,
+};
 
 /// How often a session's lease is asked for: more often makes no difference, since each answer may be lost but once.
 const ENTERS: u32 = 2;
@@ -104,10 +108,10 @@ impl World {
                         actions.extend(can_meet(true).map(|how| Action::Task(r, index, how)));
                     }
                     Task::Enter { .. } => actions.push(Action::Task(r, index, How::Well)),
-                    Task::Delete { stage } => match stage {
-                        Stage::Removed => actions.extend(can_meet(false).map(|how| Action::Task(r, index, how))),
-                        _ => actions.push(Action::Task(r, index, How::Well)),
-                    },
+                    Task::Delete(deletion) if deletion.step() == Delete::Forget => {
+                        actions.extend(can_meet(false).map(|how| Action::Task(r, index, how)));
+                    }
+                    Task::Delete(_) => actions.push(Action::Task(r, index, How::Well)),
                 }
             }
             if replica.feed.is_some() {
@@ -120,7 +124,7 @@ impl World {
             }
             if reaches {
                 let is_due = self.redis.lease(&()).is_some_and(|lease| lease.owner().is_none());
-                if is_due && !replica.is_frozen {
+                if is_due && room_to_claim(false, replica.is_frozen, 0, 1).is_some() {
                     actions.extend(can_meet(false).map(|how| Action::Claim(r, how)));
                 }
                 if bound.flaw != Some(Flaw::NoSweep) && self.has_to_sweep() {
@@ -223,7 +227,7 @@ impl World {
                 // It has a ticket: the client waits for that, here.
                 self.left.retries -= 1;
                 self.depose();
-                self.wait(r);
+                self.wait(r, self.seen.acknowledged);
             }
             Action::Abort(r) => self.abort(r, flaw),
             Action::Delete(r) => {
@@ -233,7 +237,7 @@ impl World {
                 head.state = HeadState::Deleted;
                 self.store.head = Facts::of(&head);
                 self.seen.is_deleted = true;
-                self.replicas[r].tasks.push(Task::Delete { stage: Stage::Begun });
+                self.replicas[r].tasks.push(Task::Delete(Deletion::begin(TAKES)));
             }
             Action::Read(r) => {
                 self.left.readers -= 1;
@@ -312,9 +316,11 @@ impl World {
         self.enter(r, k, was_open, Some(number));
     }
 
-    /// Somebody waits on a replica, and nobody may be working: then it does.
-    fn wait(&mut self, r: usize) {
-        self.enter(r, self.seen.acknowledged, true, None);
+    /// Somebody waits on a replica, and has heard nothing for a while.
+    fn wait(&mut self, r: usize, upto: u8) {
+        if Waiting::decide(&self.store.head.head(), upto.into(), true) == Waiting::Enter {
+            self.enter(r, upto, true, None);
+        }
     }
 
     fn enter(&mut self, r: usize, ticket: u8, was_open: bool, number: Option<u64>) {
@@ -371,14 +377,11 @@ impl World {
             }
             Task::Poke { upto } => {
                 self.call(r, &Command::Poke, how);
-                if self.store.head.head().settled < u64::from(upto) {
-                    // No owner and still open: this replica closes it.
-                    self.wait(r);
-                }
+                self.wait(r, upto);
             }
-            Task::Delete { stage } => {
-                if let Some(Some(stage)) = self.delete_on(r, stage, how, flaw) {
-                    self.replicas[r].tasks.insert(index, Task::Delete { stage });
+            Task::Delete(mut deletion) => {
+                if self.delete_on(r, &mut deletion, how, flaw) == Some(false) {
+                    self.replicas[r].tasks.insert(index, Task::Delete(deletion));
                 }
             }
         }
@@ -417,40 +420,56 @@ impl World {
 
     fn tick(&mut self, r: usize) {
         let Some(id) = self.replicas[r].id else { return };
-        if self.replicas[r].is_cut {
-            // Runs look at the store by themselves, so that an abort reaches them.
-            for run in self.replicas[r].runs.iter_mut().filter(|run| run.life.fence().is_some()) {
-                run.is_poked = true;
-            }
-            return;
-        }
-        let (born, mark) = (self.replicas[r].born, self.new_mark());
-        if let Some(born) = self.change(|table| table.reborn(&born, &id, || mark)) {
-            self.replicas[r].born = born;
-            return self.adopt_all(r);
-        }
-        if !self.redis.beats().contains_key(&id) {
-            let new = self.new_id();
-            self.replicas[r].id = Some(new);
-            self.change(|table| table.join(&new, &born));
-            return self.adopt_all(r);
-        }
-        self.replicas[r].is_frozen = false;
-        let log = self.log;
-        if let Some(feed) = self.replicas[r].feed.as_mut().filter(|feed| feed.next == Follow::Listen) {
-            feed.read_on(log);
-        }
-        let news = self.redis.news(&id, &[]);
-        if !news.pokes.is_empty() {
-            self.change(|table| table.news(&id, &news.pokes));
-            if let Some(run) = self.replicas[r].runs.last_mut() {
-                run.is_poked = true;
-            }
-        }
-        // As many as it runs: there is one session.
+        // There is one session.
         let here = u64::from(!self.replicas[r].runs.is_empty());
-        if news.owned != here {
-            self.reconcile(r);
+        match Duty::decide(self.beat(r, id), here) {
+            Duty::LookByThemselves => {
+                for run in self.replicas[r].runs.iter_mut().filter(|run| run.life.fence().is_some()) {
+                    run.is_poked = true;
+                }
+            }
+            Duty::JoinAgain(Some(mark)) => {
+                self.replicas[r].born = mark;
+                self.adopt_all(r);
+            }
+            Duty::JoinAgain(None) => {
+                let (new, born) = (self.new_id(), self.replicas[r].born);
+                self.replicas[r].id = Some(new);
+                self.change(|table| table.join(&new, &born));
+                self.adopt_all(r);
+            }
+            Duty::GoOn { claims: _, amends } => {
+                self.replicas[r].is_frozen = false;
+                let log = self.log;
+                if let Some(feed) = self.replicas[r].feed.as_mut().filter(|feed| feed.next == Follow::Listen) {
+                    feed.read_on(log);
+                }
+                let pokes = self.redis.news(&id, &[]).pokes;
+                if !pokes.is_empty() {
+                    self.change(|table| table.news(&id, &pokes));
+                    if let Some(run) = self.replicas[r].runs.last_mut() {
+                        run.is_poked = true;
+                    }
+                }
+                if amends {
+                    self.reconcile(r);
+                }
+            }
+        }
+    }
+
+    /// How a beat is answered. That something is due is no news here: it is claimed at any moment.
+    fn beat(&mut self, r: usize, id: u8) -> Beaten<u8> {
+        let (born, mark) = (self.replicas[r].born, self.new_mark());
+        if self.replicas[r].is_cut {
+            Beaten::Unanswered
+        } else if let Some(mark) = self.change(|table| table.reborn(&born, &id, || mark)) {
+            Beaten::Reborn(mark)
+        } else if !self.redis.beats().contains_key(&id) {
+            Beaten::Buried
+        } else {
+            let news = self.redis.news(&id, &[]);
+            Beaten::Alive { owned: news.owned, due: news.due }
         }
     }
 

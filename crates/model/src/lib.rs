@@ -2,8 +2,9 @@
 //!
 //! What is explored is the code that runs. The decisions are those of `run_protocol`, which the engine drives, too: the life of
 //! a run, what it finds when it looks, how it ends (`Life`, `Opening`, `Look`, `Ending`); what a head takes in (`Head`); how a
-//! lease is asked for (`Entering`), taken back and given away (`Adoption`, `Amends`); what a sweep does (`Sweep`); how the event
-//! log is followed (`Follow`). What Redis does is `coordination::table::Table`, which the in-process backend keeps, and to which
+//! lease is asked for (`Entering`), taken back and given away (`Adoption`, `Amends`); what follows a beat (`Duty`) and when a
+//! replica may claim; what a sweep does (`Sweep`); how a deletion is finished (`Deletion`) and when a request that waits works
+//! itself (`Waiting`); how the event log is followed (`Follow`). What Redis does is `coordination::table::Table`, which the in-process backend keeps, and to which
 //! the scripts on Redis give the same answers (`crates/coordination-redis/tests/agreement.rs`). What this crate adds is what they
 //! are driven by: replicas that die, are stopped, are cut off; Redis that fails over to a copy that lags, or is restarted empty;
 //! commands that arrive late, twice, or whose answer is lost; what is published and lost; clients that prompt, send again, abort,
@@ -18,9 +19,8 @@
 //! looks at the run guard and then takes its lease back is one moment: between the two a whole run of another would have to begin
 //! and end.
 //!
-//! **What is told twice.** What a replica does when a beat is answered so or so, what it claims, how a deletion goes on, and when a
-//! client that waits enters itself: `fleet.rs` and `run.rs` say it after `engine/replica.rs`, `engine/sessions.rs` and
-//! `engine/prompt.rs`.
+//! **What is told twice.** What a decision takes and gives is moved to and fro here as `engine/life.rs`, `engine/replica.rs` and
+//! `engine/sessions.rs` move it, and in the same order; no decision is made a second time.
 
 pub mod bound;
 mod feed;

@@ -105,7 +105,7 @@ impl World {
     /// True if nothing is open and nobody works.
     fn is_at_rest(&self) -> bool {
         let idle = |replica: &crate::world::Replica| {
-            replica.runs.is_empty() && replica.tasks.iter().all(|task| !matches!(task, Task::Delete { .. }))
+            replica.runs.is_empty() && replica.tasks.iter().all(|task| !matches!(task, Task::Delete(_)))
         };
         let is_shown = |feed: &crate::feed::Feed| feed.next == Follow::Listen && feed.newest == self.log;
         let are_shown = self.replicas.iter().filter_map(|replica| replica.feed.as_ref()).all(is_shown);

@@ -5,7 +5,12 @@ use crate::properties::Broken;
 use crate::redis::{Answer, How};
 use crate::world::{Command, Facts, Stage, World};
 use run_protocol::turn::{Ending, Look};
-use run_protocol::{Effect, End, Fence, Head, HeadState, Input, Opened, StopReason, TicketAnswer, Worked};
+use run_protocol::{
+    Delete, DeleteInput, Deletion, Effect, End, Fence, Head, HeadState, Input, Opened, StopReason, TicketAnswer, Worked,
+};
+
+/// How often a deletion tries to take the run guard: more often makes no difference, it may be given up at any failure.
+pub const TAKES: u32 = 2;
 
 /// What came of a moment of an effect.
 enum Came {
@@ -34,7 +39,8 @@ impl World {
     pub fn run_calls(&self, replica: usize, run: usize) -> bool {
         let run = &self.replicas[replica].runs[run];
         match (run.effect, run.stage) {
-            (_, Stage::GivingAway { .. } | Stage::Wrote | Stage::Removed) => true,
+            (_, Stage::GivingAway { .. } | Stage::Wrote) => true,
+            (_, Stage::Deleting(deletion)) => deletion.step() == Delete::Forget,
             (effect, Stage::Begun) => {
                 matches!(effect, Effect::Confirm | Effect::Begin { .. } | Effect::AskFormer | Effect::Release { .. })
             }
@@ -150,13 +156,16 @@ impl World {
             | Effect::Settle { .. }
             | Effect::GiveUp { .. } => Some(self.head_commit(replica, index, flaw)),
             Effect::FinishDeletion => {
-                let next = self.delete_on(replica, run.stage, how, flaw);
-                match next {
-                    Some(Some(stage)) => {
-                        self.replicas[replica].runs[index].stage = stage;
+                let mut deletion = match run.stage {
+                    Stage::Deleting(deletion) => deletion,
+                    _ => Deletion::begin(TAKES),
+                };
+                match self.delete_on(replica, &mut deletion, how, flaw) {
+                    Some(false) => {
+                        self.replicas[replica].runs[index].stage = Stage::Deleting(deletion);
                         Some(Came::Not)
                     }
-                    Some(None) => over(Input::Done),
+                    Some(true) => over(Input::Done),
                     None => over(Input::Failed),
                 }
             }
@@ -261,11 +270,10 @@ impl World {
         let mut head = read.head();
         let plain = |input| Came::Of(Given::Plain(input));
         let (writes, why, came) = match run.effect {
-            Effect::Open { was_open, .. } if head.is_live() => {
-                let opened = Opened::Live { goes_on: was_open && head.is_open(), has_intent: false };
-                (true, None, plain(Input::Opened(opened)))
+            Effect::Open { was_open, .. } => {
+                let opened = Opened::decide(&head, was_open);
+                (opened != Opened::Deleted, None, plain(Input::Opened(opened)))
             }
-            Effect::Open { .. } => (false, None, plain(Input::Opened(Opened::Deleted))),
             Effect::Count { former } => {
                 head.count_after(former);
                 (true, None, plain(Input::Done))
@@ -331,14 +339,17 @@ impl World {
         }
     }
 
-    /// The next moment of the end of a deletion: the stage after it, or that it is over. None: it failed.
-    pub fn delete_on(&mut self, replica: usize, stage: Stage, how: How, flaw: Option<Flaw>) -> Option<Option<Stage>> {
-        match stage {
-            Stage::Numbered { number } => match self.take_for_good(number, flaw) {
-                true => Some(Some(Stage::Cleared)),
-                false => Some(Some(Stage::Begun)),
-            },
-            Stage::Cleared => {
+    /// The next moment of a deletion that is being finished; true once it is. None: it failed.
+    pub fn delete_on(&mut self, replica: usize, deletion: &mut Deletion, how: How, flaw: Option<Flaw>) -> Option<bool> {
+        let input = match deletion.step() {
+            Delete::ReadNumber => DeleteInput::Number(self.store.run),
+            Delete::Take { number } => DeleteInput::Taken(self.take_for_good(number, flaw)),
+            Delete::Remove => {
+                self.seen.is_removed = true;
+                DeleteInput::Done
+            }
+            Delete::Note => {
+                // Not without coordination: a request's head commit takes its lock there.
                 if !self.reaches(replica) {
                     return None;
                 }
@@ -346,14 +357,22 @@ impl World {
                 let mut head = self.store.head.head();
                 head.state = HeadState::Removed;
                 self.store.head = Facts::of(&head);
-                self.seen.is_removed = true;
-                Some(Some(Stage::Removed))
+                DeleteInput::Done
             }
-            Stage::Removed => {
+            Delete::Forget => {
                 self.call(replica, &Command::Forget, how);
-                Some(None)
+                DeleteInput::Done
             }
-            _ => Some(Some(Stage::Numbered { number: self.store.run })),
+            // The sweep does the same about a marker of a session that is removed.
+            Delete::Unlink => DeleteInput::Done,
+            Delete::End => return Some(true),
+            Delete::GiveUp => return None,
+        };
+        deletion.went(input);
+        match deletion.step() {
+            Delete::End => Some(true),
+            Delete::GiveUp => None,
+            _ => Some(false),
         }
     }
 

@@ -4,7 +4,7 @@ use crate::bound::{Bound, Fault};
 use crate::feed::Feed;
 use coordination::table::{Names, Table};
 use run_protocol::entering::Enter;
-use run_protocol::{Effect, End, Entering, Entry, Fence, Head, HeadState, Life};
+use run_protocol::{Deletion, Effect, End, Entering, Entry, Fence, Head, HeadState, Life};
 
 /// Names are small numbers. One that nobody remembers any more is given again, as if it were drawn at random.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -144,12 +144,8 @@ pub enum Stage {
     Wrote,
     /// That is told, too.
     Told,
-    /// The run guard's number is read, to be taken for good.
-    Numbered { number: u64 },
-    /// No run can write any more.
-    Cleared,
-    /// All is removed.
-    Removed,
+    /// A deletion is being finished.
+    Deleting(Deletion),
     /// The run is over; its lease is given away.
     GivingAway { end: End },
 }
@@ -162,7 +158,7 @@ pub enum Task {
     /// Tells the owner to look.
     Poke { upto: u8 },
     /// Finishes a deletion.
-    Delete { stage: Stage },
+    Delete(Deletion),
 }
 
 /// What a steward does after a beat.

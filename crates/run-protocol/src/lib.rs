@@ -5,25 +5,31 @@
 
 pub mod adoption;
 pub mod beats;
+pub mod deletion;
 pub mod entering;
 pub mod follow;
 pub mod head;
 pub mod life;
 pub mod liveness;
 pub mod patience;
+pub mod steward;
 pub mod sweep;
 pub mod turn;
+pub mod waiting;
 
 pub use adoption::{Adopted, Adoption, Amends, RunHere};
 pub use beats::BeatWatch;
+pub use deletion::{Delete, DeleteInput, Deletion};
 pub use entering::{Asked, EnterInput, Entering};
 pub use follow::{Follow, Followed};
 pub use head::{Ended, Head, HeadState, Intent, IntentKind, Retry, Spent, Ticket, TicketAnswer, TicketKind};
 pub use life::{Effect, End, Entry, Former, Handover, Input, Life, Opened, Released, Worked};
 pub use liveness::Liveness;
 pub use patience::Patience;
+pub use steward::{Beaten, Duty};
 pub use sweep::Sweep;
 pub use turn::{Ending, Look, Opening, StopReason};
+pub use waiting::Waiting;
 
 use serde::{Deserialize, Serialize};
 

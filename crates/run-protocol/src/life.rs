@@ -229,6 +229,16 @@ pub enum Opened {
     Deleted,
 }
 
+impl Opened {
+    /// Decides from the head. `was_open`: the session was open before the ticket that the run began for.
+    pub fn decide(head: &Head, was_open: bool) -> Self {
+        match head.is_live() {
+            true => Self::Live { goes_on: was_open && head.is_open(), has_intent: head.intent.is_some() },
+            false => Self::Deleted,
+        }
+    }
+}
+
 /// What a step came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Worked {
