@@ -30,6 +30,8 @@ pub struct Sample {
     pub operations: usize,
     /// Bytes that are resident.
     pub resident: u64,
+    /// Of that what the replicas keep of their stores, by their own estimate: it grows to a bound.
+    pub kept: u64,
     /// Open files and connections; 0 where only root may count them.
     pub files_open: u64,
     /// Tasks that are alive.
@@ -51,7 +53,7 @@ type Quantity = (&'static str, u64, fn(&Sample) -> u64);
 
 /// All of them.
 const QUANTITIES: [Quantity; 6] = [
-    ("resident memory", 12 << 20, |sample| sample.resident),
+    ("resident memory but for what is kept of stores", 12 << 20, |sample| sample.resident.saturating_sub(sample.kept)),
     ("open files", 30, |sample| sample.files_open),
     ("tasks", 30, |sample| sample.tasks),
     ("keys of Redis", 20, |sample| sample.redis_keys),
@@ -101,12 +103,13 @@ pub async fn run(lasts: Duration, every: Duration, seed: u64) -> (Vec<Sample>, V
 }
 
 async fn sample(world: &mut World, shared: &Shared) -> Sample {
-    let (mut resident, mut files_open, mut tasks) = (0, 0, 0);
+    let (mut resident, mut kept, mut files_open, mut tasks) = (0, 0, 0, 0);
     for number in 0..world.replicas().len() {
         let usage = world.replicas()[number].usage();
         resident += usage.resident;
         files_open += usage.files.unwrap_or_default() as u64;
         let metrics = world.at(number).get("/metrics").await.text();
+        kept += number_after(&metrics, "flotilla_kept_bytes ");
         tasks += number_after(&metrics, "flotilla_tasks ");
     }
     let redis_keys = number_after(&world.redis().command(&["DBSIZE"]), "");
@@ -116,7 +119,7 @@ async fn sample(world: &mut World, shared: &Shared) -> Sample {
     let tombstones = tombstones(world.data_dir());
     let files = entries(&store).saturating_sub(names + tombstones);
     let (at, operations) = (shared.start.elapsed(), shared.deeds().len());
-    Sample { at, operations, resident, files_open, tasks, redis_keys, redis_bytes, files, names, tombstones }
+    Sample { at, operations, resident, kept, files_open, tasks, redis_keys, redis_bytes, files, names, tombstones }
 }
 
 /// The number that follows a text; 0 if there is none.
@@ -170,6 +173,7 @@ mod tests {
                 at: Duration::from_secs(60 * minute),
                 operations: 0,
                 resident: resident(minute),
+                kept: minute << 20,
                 files_open: 90,
                 tasks: 200,
                 redis_keys: 30,

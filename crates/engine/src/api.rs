@@ -182,6 +182,8 @@ pub struct Stats {
     pub tool_calls: u64,
     /// Events published.
     pub events: u64,
+    /// Bytes of the store that are kept in memory.
+    pub kept_bytes: u64,
     /// True when ownership cannot be proven at the moment.
     pub frozen: bool,
 }

@@ -239,6 +239,7 @@ impl Engine {
             steps: read(steps),
             tool_calls: read(tool_calls),
             events: read(events),
+            kept_bytes: self.0.store.kept_bytes() as u64,
             frozen: self.0.replica.is_frozen(),
         }
     }

@@ -293,6 +293,11 @@ impl Feed {
         self.state().fold.has_end(session, message)
     }
 
+    /// The messages of a session that the readers of this replica were told of lately, and whether of the end of each.
+    pub(crate) fn ends_told(&self, session: &SessionId) -> HashMap<String, bool> {
+        self.state().fold.ends(session)
+    }
+
     /// What a message says so far that was never stored: the open texts of its parts, as the log tells them.
     pub(crate) fn open_text(&self, part: &wire::ids::PartId) -> Option<String> {
         self.state().fold.text(part)

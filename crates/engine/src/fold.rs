@@ -125,7 +125,13 @@ impl Fold {
     /// Whether the end of an answer was told; none if nothing was told of that message, or not for long.
     pub(crate) fn has_end(&self, session: &SessionId, message: &MessageId) -> Option<bool> {
         let known = self.sessions.get(session)?.messages.iter().find(|(known, _, _)| known == message.as_str());
-        known.map(|(_, info, _)| info.as_ref().is_some_and(|info| !info.value["time"]["completed"].is_null()))
+        known.map(|(_, info, _)| is_ended(info))
+    }
+
+    /// The same for each message of the session of which anything was told lately.
+    pub(crate) fn ends(&self, session: &SessionId) -> HashMap<String, bool> {
+        let messages = self.sessions.get(session).into_iter().flat_map(|live| &live.messages);
+        messages.map(|(id, info, _)| (id.clone(), is_ended(info))).collect()
     }
 
     /// The text of a part, deltas included; none of one that came whole and large.
@@ -168,6 +174,11 @@ impl Fold {
         }
         items.into_iter().map(Arc::new).collect()
     }
+}
+
+/// True where the end of an answer was told.
+fn is_ended(info: &Option<Shown>) -> bool {
+    info.as_ref().is_some_and(|info| !info.value["time"]["completed"].is_null())
 }
 
 impl Live {

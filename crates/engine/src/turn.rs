@@ -379,12 +379,13 @@ impl Transcript {
                 }
             }
         }
-        let told: Vec<_> =
-            self.messages.iter().map(|message| feed.has_told_end(&key.session, message.info.id())).collect();
-        let Some(last) = told.iter().rposition(Option::is_some) else { return Ok(()) };
-        for (index, (ended, told)) in self.messages.iter().zip(told).enumerate() {
+        // Of a few messages only is it known what was told of them.
+        let told = feed.ends_told(&key.session);
+        let told = |message: &MessageWithParts| told.get(message.info.id().as_str());
+        let Some(last) = self.messages.iter().rposition(|message| told(message).is_some()) else { return Ok(()) };
+        for (index, ended) in self.messages.iter().enumerate() {
             let is_ended = ended.info.assistant().is_some_and(|message| message.time.completed.is_some());
-            if is_ended && (told == Some(false) || index > last) {
+            if is_ended && (index > last || told(ended) == Some(&false)) {
                 self.tell_parts(run, ended).await;
                 run.publish_record(ended.info.id().as_str(), wire::event::message_updated(&ended.info)).await;
             }

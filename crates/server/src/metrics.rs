@@ -105,7 +105,8 @@ impl Metrics {
         }
         drop(served);
         let Gauges { streams, bodies, tasks } = gauges;
-        let Stats { runs, runs_begun, taken_over, lost, buried, steps, tool_calls, events, frozen } = *stats;
+        let Stats { runs, runs_begun, taken_over, lost, buried, steps, tool_calls, events, kept_bytes, frozen } =
+            *stats;
         for (name, kind, help, value) in [
             ("flotilla_event_streams", "gauge", "Open event streams.", streams as u64),
             ("flotilla_body_bytes", "gauge", "Bytes of large requests that are held.", bodies as u64),
@@ -118,6 +119,7 @@ impl Metrics {
             ("flotilla_steps_total", "counter", "Steps completed.", steps),
             ("flotilla_tool_calls_total", "counter", "Tool calls run.", tool_calls),
             ("flotilla_events_total", "counter", "Events published.", events),
+            ("flotilla_kept_bytes", "gauge", "Bytes of the store that are kept in memory.", kept_bytes),
             ("flotilla_frozen", "gauge", "1 while ownership cannot be proven.", u64::from(frozen)),
         ] {
             head(out, name, kind, help)?;

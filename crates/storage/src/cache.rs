@@ -21,6 +21,11 @@ impl<K: Hash + Eq + Clone, V: Clone> Bounded<K, V> {
         Self { entries: HashMap::new(), bytes: 0, limit, tick: 0 }
     }
 
+    /// What everything in it weighs.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(crate) fn get(&mut self, key: &K) -> Option<V> {
         self.tick += 1;
         let entry = self.entries.get_mut(key)?;

@@ -123,6 +123,12 @@ impl Store {
         Ok(store)
     }
 
+    /// Bytes of records and of what was seen of work trees that are kept in memory, as they are estimated: bounded, and
+    /// let go of when there is no more room.
+    pub fn kept_bytes(&self) -> usize {
+        lock(&self.inner.views).bytes() + lock(&self.inner.rows).bytes() + lock(&self.inner.seeings).bytes()
+    }
+
     /// The store of one tenant. Its directories are made at its first write.
     pub fn tenant(&self, tenant: &Tenant) -> TenantStore {
         let root = match tenant.is_default() {

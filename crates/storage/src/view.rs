@@ -29,8 +29,9 @@ const CONTENT_BYTES: usize = 24 << 20;
 /// So many new messages are read whole when they are found.
 const FEW: usize = 16;
 
-/// So often in a row the head's word is taken.
-const TRUSTED: u32 = 16;
+/// So often in a row the head's word is taken at least; in a long session more often: then a check of all messages is, shared
+/// among the commits before it, one of so many.
+const TRUSTED: usize = 16;
 
 type Order = (u64, MessageId);
 
@@ -41,7 +42,7 @@ pub(crate) struct View {
     /// Grows when every content must be checked before it is used again. 0: nothing was read yet.
     epoch: u64,
     /// How often the head's word was taken since all contents were checked.
-    trusted: u32,
+    trusted: usize,
     slots: BTreeMap<Order, Slot>,
     created: HashMap<MessageId, u64>,
     content_bytes: usize,
@@ -89,7 +90,8 @@ impl View {
             return Ok(());
         }
         if !same_rev {
-            match head.changed_since(self.rev).filter(|_| self.epoch > 0 && self.trusted < TRUSTED) {
+            let trusts = self.epoch > 0 && self.trusted < TRUSTED.max(self.slots.len() / TRUSTED);
+            match head.changed_since(self.rev).filter(|_| trusts) {
                 Some(changed) => {
                     self.trusted += 1;
                     changed.for_each(|id| self.doubt(id));
@@ -139,12 +141,15 @@ impl View {
     pub(crate) fn list(&mut self, store: &TenantStore, session: &SessionId) -> Result<()> {
         let directory = store.directory("storage/message").join(session.as_str());
         let names = if_there(store.inner.disk.list(&directory), &directory)?.unwrap_or_default();
-        let ids: HashSet<MessageId> = names.iter().filter_map(|name| MessageId::parse(stem(name)?).ok()).collect();
-        let gone: Vec<_> = self.created.keys().filter(|id| !ids.contains(id)).cloned().collect();
-        for id in gone {
-            self.forget(&id);
+        // Most are known: a long session is not gone through by ids that are made for it.
+        let (known, new): (Vec<&str>, Vec<&str>) =
+            names.iter().filter_map(|name| stem(name)).partition(|id| self.created.contains_key(*id));
+        if known.len() < self.created.len() {
+            let known: HashSet<&str> = known.into_iter().collect();
+            let gone: Vec<_> = self.created.keys().filter(|id| !known.contains(id.as_str())).cloned().collect();
+            gone.iter().for_each(|id| self.forget(id));
         }
-        let new: Vec<MessageId> = ids.into_iter().filter(|id| !self.created.contains_key(id)).collect();
+        let new: Vec<MessageId> = new.into_iter().filter_map(|id| MessageId::parse(id).ok()).collect();
         // A few new ones are what somebody is about to read.
         let whole = self.epoch > 0 && new.len() <= FEW;
         for id in new {
@@ -228,53 +233,58 @@ impl View {
         limit: Option<usize>,
         before: Option<&Order>,
     ) -> Result<Page<Arc<MessageWithParts>>> {
-        let mut items = Vec::new();
-        let mut oldest: Option<Order> = None;
-        // Downwards from the end, one at a time: a message that is gone when it is read makes room for the next.
-        while limit.is_none_or(|limit| items.len() < limit) {
-            let Some(order) = self.before(oldest.as_ref().or(before)) else { break };
-            items.extend(self.item(store, session, &order)?);
-            oldest = Some(order);
+        // A message that is gone when it is read makes room for the next.
+        loop {
+            let epoch = self.epoch;
+            let is_stale = |slot: &Slot| slot.content.as_ref().is_none_or(|content| content.epoch != epoch);
+            let page = self.newest_before(before, limit);
+            let stale: Vec<Order> = page.filter(|(_, slot)| is_stale(slot)).map(|(order, _)| order.clone()).collect();
+            if stale.is_empty() {
+                break;
+            }
+            for order in &stale {
+                self.bring_up(store, session, order)?;
+            }
         }
+        let page = self.newest_before(before, limit);
+        let mut items: Vec<_> =
+            page.filter_map(|(_, slot)| slot.content.as_ref().map(|content| Arc::clone(&content.item))).collect();
         items.reverse();
-        let next = oldest.filter(|oldest| self.before(Some(oldest)).is_some());
+        let oldest = self.newest_before(before, limit).last().map(|(order, _)| order);
+        let next = oldest.filter(|oldest| self.slots.range(..*oldest).next_back().is_some()).cloned();
         Ok(Page { items, next })
     }
 
-    fn before(&self, bound: Option<&Order>) -> Option<Order> {
-        match bound {
-            Some(bound) => self.slots.range(..bound).next_back().map(|(order, _)| order.clone()),
-            None => self.slots.last_key_value().map(|(order, _)| order.clone()),
-        }
+    /// The newest `limit` places in the order before a bound, newest first.
+    fn newest_before(&self, bound: Option<&Order>, limit: Option<usize>) -> impl Iterator<Item = (&Order, &Slot)> {
+        let range = match bound {
+            Some(bound) => self.slots.range(..bound),
+            None => self.slots.range::<Order, _>(..),
+        };
+        range.rev().take(limit.unwrap_or(usize::MAX))
     }
 
-    /// The message at a place in the order, checked or read.
-    fn item(
-        &mut self,
-        store: &TenantStore,
-        session: &SessionId,
-        order: &Order,
-    ) -> Result<Option<Arc<MessageWithParts>>> {
+    /// Checks the message at a place in the order, and reads it where that has changed; forgets it where it is gone.
+    fn bring_up(&mut self, store: &TenantStore, session: &SessionId, order: &Order) -> Result<()> {
         let epoch = self.epoch;
         if let Some(content) = self.slots.get_mut(order).and_then(|slot| slot.content.as_mut())
-            && (content.epoch == epoch || content.is_current(store, session, &order.1)?)
+            && content.is_current(store, session, &order.1)?
         {
             content.epoch = epoch;
-            return Ok(Some(Arc::clone(&content.item)));
+            return Ok(());
         }
         self.drop_content(&order.1);
         let Some(mut content) = read_message(store, session, &order.1)? else {
             self.forget(&order.1);
-            return Ok(None);
+            return Ok(());
         };
         content.epoch = epoch;
-        let item = Arc::clone(&content.item);
         if let Some(slot) = self.slots.get_mut(order) {
-            slot.finished = !is_unfinished(&item.info);
+            slot.finished = !is_unfinished(&content.item.info);
             self.content_bytes += content.bytes;
             slot.content = Some(content);
         }
-        Ok(Some(item))
+        Ok(())
     }
 
     /// Applies a head commit that was made here on top of `rev`: what it wrote is read again when it is used.

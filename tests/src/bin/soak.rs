@@ -26,16 +26,17 @@ async fn main() -> anyhow::Result<ExitCode> {
     writeln!(page, "\nThree replicas together; names of requests are kept for a day, tombstones for a week.\n")?;
     writeln!(
         page,
-        "| minute | operations | resident, MiB | open files | tasks | Redis keys | Redis, KiB | files | names | tombstones |"
+        "| minute | operations | resident, MiB | of that kept, MiB | open files | tasks | Redis keys | Redis, KiB | files | names | tombstones |"
     )?;
-    writeln!(page, "|{}", "---|".repeat(10))?;
+    writeln!(page, "|{}", "---|".repeat(11))?;
     for sample in &samples {
-        let (minute, mib) = (sample.at.as_secs_f64() / 60.0, sample.resident as f64 / f64::from(1 << 20));
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let (minute, resident, kept) = (sample.at.as_secs_f64() / 60.0, mib(sample.resident), mib(sample.kept));
         let (kib, soak::Sample { operations, files_open, tasks, .. }) = (sample.redis_bytes / 1024, *sample);
         let soak::Sample { redis_keys, files, names, tombstones, .. } = *sample;
         writeln!(
             page,
-            "| {minute:.1} | {operations} | {mib:.1} | {files_open} | {tasks} | {redis_keys} | {kib} | {files} | {names} | {tombstones} |"
+            "| {minute:.1} | {operations} | {resident:.1} | {kept:.1} | {files_open} | {tasks} | {redis_keys} | {kib} | {files} | {names} | {tombstones} |"
         )?;
     }
     writeln!(page, "\nGrown from the second quarter of the time to the last: {}.", grown.len())?;
