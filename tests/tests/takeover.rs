@@ -52,12 +52,16 @@ async fn a_command_of_a_killed_replica_ends_and_is_not_run_again() {
         return;
     }
     let mut world = World::start().await;
-    let command = "echo begun >> trace; sleep 614";
+    let command = "echo begun >> trace; echo printed; sleep 614";
     world.model.push(Answer::call("call_1", "bash", json!({"command": command, "description": "d"})));
     world.model.push(Answer::say("going on"));
     let id = world.session().await;
     world.at(0).prompt_async(&id, "go").await;
-    eventually(BOUND, "the command to begin", || async { world.file("trace").exists().then_some(()) }).await;
+    eventually(BOUND, "its output", || async {
+        let parts = world.at(2).tool_parts(&id).await;
+        (parts.first()?["state"]["metadata"]["output"] == "printed\n").then_some(())
+    })
+    .await;
     world.replica(0).kill9();
     eventually(BOUND, "the command to end", || async {
         (!world.tool_processes().iter().any(|(_, line)| line.contains("sleep 614"))).then_some(())
@@ -69,11 +73,11 @@ async fn a_command_of_a_killed_replica_ends_and_is_not_run_again() {
     assert_eq!(text_of(messages.last().unwrap()), "going on");
     let part = &world.at(2).tool_parts(&id).await[0];
     assert_eq!(part["state"]["status"], "error", "{part}");
-    assert_eq!(part["state"]["metadata"]["interrupted"], true, "{part}");
+    assert_eq!(part["state"]["metadata"], json!({"output": "printed\n", "interrupted": true}), "{part}");
     assert_eq!(std::fs::read_to_string(world.file("trace")).unwrap(), "begun\n", "it ran once");
     let told = transcript::tool_texts(&world.model.main_requests()[1].body);
     assert_eq!(told.len(), 1);
-    assert!(told[0].contains("aborted") || told[0].contains("interrupted"), "the model is told: {told:?}");
+    assert!(told[0].contains("printed") && told[0].contains("interrupted"), "the model is told: {told:?}");
 }
 
 #[tokio::test]

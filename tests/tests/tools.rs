@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use testkit::client::{id_of, text_of, text_prompt};
 use testkit::model::Usage;
 use testkit::outline::{spine, to_idle};
-use testkit::{Answer, BOUND, Shape, World, WorldSpec, transcript};
+use testkit::{Answer, BOUND, Shape, World, WorldSpec, eventually, transcript};
 
 const WRITE: &str = include_str!("../fixtures/part-write.json");
 const BASH: &str = include_str!("../fixtures/part-bash.json");
@@ -171,6 +171,44 @@ async fn a_permission_is_asked_on_one_replica_and_answered_on_another() {
     assert_eq!(prompt.await.unwrap()["parts"][1]["text"], "done");
     assert_eq!(events.collected().iter().filter(|e| e.kind() == "permission.asked").count(), 1);
     assert_eq!(world.client().get("/permission").await.ok(), json!([]));
+}
+
+#[tokio::test]
+async fn a_newcomer_is_told_what_is_asked_and_what_was_answered_before_it_came() {
+    let world = World::start_with(asking(json!({"bash": "ask"}))).await;
+    world.model.script([bash("call_1", "git status"), Answer::say("done")]);
+    let id = world.session().await;
+    let prompt = world.spawn_prompt(0, &id, "go");
+    eventually(BOUND, "the ask", || async { (world.at(1).get("/permission").await.ok() != json!([])).then_some(()) })
+        .await;
+    // A terminal client that was cut off comes back so.
+    let mut newcomer = world.global_events(1).await;
+    let asked = newcomer.until_kind(BOUND, "permission.asked").await;
+    assert_eq!(world.at(2).get("/permission").await.ok(), json!([asked.properties()]));
+    let reply = format!("/permission/{}/reply", id_of(asked.properties()));
+    world.at(2).post(&reply, &json!({"reply": "once"})).await.ok();
+    assert_eq!(text_of(&prompt.await.unwrap()), "done");
+    let mut late = world.global_events(1).await;
+    let replied = late.until_kind(BOUND, "permission.replied").await;
+    let expected = json!({"sessionID": id, "requestID": asked.properties()["id"], "reply": "once"});
+    assert_eq!(replied.properties(), &expected);
+}
+
+#[tokio::test]
+async fn what_a_running_command_printed_is_read_on_every_replica() {
+    let world = World::start_with(asking(json!({"bash": "allow"}))).await;
+    world.model.push(bash("call_1", "echo printed; sleep 614"));
+    let id = world.session().await;
+    world.at(0).prompt_async(&id, "go").await;
+    for number in 0..3 {
+        eventually(BOUND, "the output so far", || async {
+            let parts = world.at(number).tool_parts(&id).await;
+            let state = &parts.first()?["state"];
+            (state["status"] == "running" && state["metadata"]["output"] == "printed\n").then_some(())
+        })
+        .await;
+    }
+    world.at(1).abort(&id).await;
 }
 
 #[tokio::test]

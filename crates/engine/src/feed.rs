@@ -21,6 +21,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use wire::ids::SessionId;
+use wire::part::{Part, PartKind, ToolPart, ToolState};
 use wire::tenant::Tenant;
 
 /// Cursors that a feed remembers, to find where a log went back to: more than a copy of the log lags behind.
@@ -301,6 +302,20 @@ impl Feed {
     /// What a message says so far that was never stored: the open texts of its parts, as the log tells them.
     pub(crate) fn open_text(&self, part: &wire::ids::PartId) -> Option<String> {
         self.state().fold.text(part)
+    }
+
+    /// Gives running calls the title and the metadata that they told last: that is not stored.
+    pub(crate) fn show_progress<'a>(&self, parts: impl IntoIterator<Item = &'a mut Part>) {
+        for part in parts {
+            let PartKind::Tool(ToolPart { state: ToolState::Running { title, metadata, .. }, .. }) = &mut part.kind
+            else {
+                continue;
+            };
+            if let Some((told_title, told_metadata)) = self.state().fold.progress(&part.id) {
+                *title = told_title.or_else(|| title.take());
+                *metadata = told_metadata.or_else(|| metadata.take());
+            }
+        }
     }
 
     /// Reads the log from the newest cursor to its end.

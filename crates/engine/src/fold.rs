@@ -18,6 +18,18 @@ const SHOWN_AFTER_END: u64 = 60_000;
 /// Messages of a session that are kept: the newest prompts and answers. An answer that is open is never let go.
 const KEPT_MESSAGES: usize = 4;
 
+/// Asks of a session of which it is kept how they were told to have ended.
+const KEPT_ENDED_ASKS: usize = 8;
+
+/// What is told of an ask, by the field that names it.
+const ASKS: [(&str, &str); 5] = [
+    ("permission.asked", "id"),
+    ("permission.replied", "requestID"),
+    ("question.asked", "id"),
+    ("question.replied", "requestID"),
+    ("question.rejected", "requestID"),
+];
+
 /// How often sessions that ended are let go of, in milliseconds.
 const FORGET: u64 = 1_000;
 
@@ -74,6 +86,22 @@ struct Live {
     /// When it became idle, by this replica's clock.
     ended: Option<u64>,
     messages: VecDeque<(String, Option<Shown>, BTreeMap<String, Shown>)>,
+    /// What was told last of each ask, oldest first. Clients know of asks from events only: one that was not listening would
+    /// show for ever what was answered meanwhile.
+    asks: VecDeque<Ask>,
+}
+
+/// What was told last of an ask.
+struct Ask {
+    id: String,
+    kind: &'static str,
+    shown: Shown,
+}
+
+impl Ask {
+    fn is_open(&self) -> bool {
+        self.kind.ends_with(".asked")
+    }
 }
 
 /// A message or a part. Of a large one only the outline is here.
@@ -90,8 +118,8 @@ impl Fold {
             self.sessions.remove(session);
             return;
         }
-        let interesting = event.kind == "session.status" || event.kind.starts_with("message.");
-        if !interesting {
+        let ask = ASKS.iter().find(|(kind, _)| *kind == event.kind);
+        if ask.is_none() && event.kind != "session.status" && !event.kind.starts_with("message.") {
             return;
         }
         let live = self.sessions.entry(session.clone()).or_insert_with(|| Live {
@@ -103,8 +131,12 @@ impl Fold {
             // Until it is told to be at work.
             ended: Some(now),
             messages: VecDeque::new(),
+            asks: VecDeque::new(),
         });
-        live.take(event, item.aside.as_ref(), now);
+        match ask {
+            Some((kind, named_by)) => live.take_ask(kind, named_by, item),
+            None => live.take(event, item.aside.as_ref(), now),
+        }
     }
 
     /// Lets go of sessions that ended long enough ago.
@@ -136,12 +168,23 @@ impl Fold {
 
     /// The text of a part, deltas included; none of one that came whole and large.
     pub(crate) fn text(&self, part: &PartId) -> Option<String> {
-        let parts = self.sessions.values().flat_map(|live| live.messages.iter());
-        let found = parts.filter_map(|(_, _, parts)| parts.get(part.as_str())).next()?;
-        found.value["text"].as_str().filter(|_| found.aside.is_none()).map(str::to_owned)
+        self.part(part)?["text"].as_str().map(str::to_owned)
     }
 
-    /// What a newcomer gets before anything live: messages, whole parts, then the status. The last item bears the cursor
+    /// What a running call said of itself last: its title and metadata.
+    pub(crate) fn progress(&self, part: &PartId) -> Option<(Option<String>, Option<Value>)> {
+        let state = &self.part(part)?["state"];
+        let metadata = state.get("metadata").cloned();
+        (state["status"] == "running").then(|| (state["title"].as_str().map(str::to_owned), metadata))
+    }
+
+    fn part(&self, part: &PartId) -> Option<&Value> {
+        let parts = self.sessions.values().flat_map(|live| live.messages.iter());
+        let found = parts.filter_map(|(_, _, parts)| parts.get(part.as_str())).next()?;
+        found.aside.is_none().then_some(&found.value)
+    }
+
+    /// What a newcomer gets before anything live: messages, whole parts, asks, then the status. The last item bears the cursor
     /// that all of it stands for.
     pub(crate) fn heal(&self, engine: &Engine, cursor: Option<&Cursor>) -> Vec<Arc<FeedItem>> {
         let mut items: Vec<FeedItem> = Vec::new();
@@ -164,6 +207,9 @@ impl Fold {
                     let properties = json!({ "sessionID": session, "part": value, "time": engine.now_ms() });
                     push("message.part.updated", properties, aside.as_ref());
                 }
+            }
+            for Ask { kind, shown: Shown { value, aside }, .. } in &live.asks {
+                push(kind, value.clone(), aside.as_ref());
             }
             if let Some(status) = &live.status {
                 push("session.status", json!({ "sessionID": session, "status": status }), None);
@@ -223,6 +269,20 @@ impl Live {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn take_ask(&mut self, kind: &'static str, named_by: &str, item: &FeedItem) {
+        let mut event: Value = serde_json::from_slice(&item.payload).unwrap_or_default();
+        let value = event["properties"].take();
+        let Some(id) = value[named_by].as_str().map(str::to_owned) else { return };
+        let ask = Ask { id, kind, shown: Shown { value, aside: item.aside.clone() } };
+        self.asks.retain(|known| known.id != ask.id);
+        self.asks.push_back(ask);
+        if self.asks.iter().filter(|ask| !ask.is_open()).count() > KEPT_ENDED_ASKS
+            && let Some(oldest) = self.asks.iter().position(|ask| !ask.is_open())
+        {
+            self.asks.remove(oldest);
         }
     }
 

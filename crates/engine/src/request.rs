@@ -3,7 +3,7 @@
 use crate::compaction::Compaction;
 use crate::run::Run;
 use crate::step::Scene;
-use crate::turn::Transcript;
+use crate::turn::{Transcript, UNKNOWN_OUTCOME};
 use agents::{Agent, AgentMode, Instance, Modalities, Model};
 use base64::Engine as _;
 use models::{ChatMessage, ChatRequest, Endpoint, Secret, Timeouts, ToolCall, ToolChoice, ToolSpec, UserContent};
@@ -269,7 +269,12 @@ fn assistant(parts: &[Part], reads: Modalities, chat: &mut Vec<ChatMessage>) {
                     ToolState::Error { input, error, metadata, .. } => {
                         let kept = metadata.as_ref().filter(|m| m["interrupted"] == true);
                         let output = kept.and_then(|m| m["output"].as_str()).filter(|text| !text.is_empty());
-                        (input, output.unwrap_or(error).to_owned())
+                        let told = match output {
+                            // Whoever reads an output alone takes it for the whole.
+                            Some(output) if error == UNKNOWN_OUTCOME => format!("{output}\n\n[{error}]"),
+                            output => output.unwrap_or(error).to_owned(),
+                        };
+                        (input, told)
                     }
                 };
                 let id = tool.call_id.clone();

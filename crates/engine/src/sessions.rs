@@ -10,9 +10,11 @@ use coordination::SessionKey;
 use run_protocol::{Delete, DeleteInput, Deletion, Head, HeadState, RecordVersion};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use storage::{Page, Record, SessionFilter, StoreError, Write};
 use wire::ids::{MessageId, SessionId};
 use wire::message::{MessageWithParts, Tokens};
+use wire::part::{Part, ToolState};
 use wire::session::{Session, SessionStatus, SessionTime, default_title};
 use wire::tenant::Tenant;
 
@@ -20,6 +22,8 @@ use wire::tenant::Tenant;
 const DELETED: &str = "deleted";
 /// How often a deletion tries to take the run guard; others may take it at the same moment.
 const TAKES: u32 = 100;
+/// For so long a reader of messages waits until this replica follows the events.
+const FEED: Duration = Duration::from_millis(500);
 /// Sessions listed where no limit is given.
 const LISTED: usize = 100;
 
@@ -237,7 +241,20 @@ impl Engine {
             None => Ok(None),
         })
         .await?;
-        page.ok_or_else(|| EngineError::SessionNotFound(id.clone()))
+        let mut page = page.ok_or_else(|| EngineError::SessionNotFound(id.clone()))?;
+        self.show_progress(tenant, &mut page.items).await;
+        Ok(page)
+    }
+
+    /// Gives calls that run what they said of themselves last, as far as this replica is told of it soon.
+    async fn show_progress(&self, tenant: &Tenant, messages: &mut [MessageWithParts]) {
+        let is_running = |part: &Part| matches!(part.tool().map(|call| &call.state), Some(ToolState::Running { .. }));
+        let mut running = messages.iter_mut().flat_map(|message| &mut message.parts).filter(|part| is_running(part));
+        if let Some(first) = running.next()
+            && let Ok(Ok(feed)) = tokio::time::timeout(FEED, self.feed(tenant)).await
+        {
+            feed.show_progress(std::iter::once(first).chain(running));
+        }
     }
 
     /// One message with its parts.
@@ -254,7 +271,9 @@ impl Engine {
             None => Ok(None),
         })
         .await?;
-        message.ok_or_else(|| EngineError::MessageNotFound(id.clone()))
+        let mut message = message.ok_or_else(|| EngineError::MessageNotFound(id.clone()))?;
+        self.show_progress(tenant, std::slice::from_mut(&mut message)).await;
+        Ok(message)
     }
 
     /// A session's head as it is stored.

@@ -415,6 +415,7 @@ impl Transcript {
             };
             let feed = run.engine.feed(&run.handle.key.tenant).await?;
             let mut parts = open.parts.clone();
+            feed.show_progress(&mut parts);
             let mut left_to_run = false;
             for part in &mut parts {
                 if error.is_none() && is_waiting(part) {
@@ -524,7 +525,7 @@ pub(crate) fn close_part(kind: &mut PartKind, now: u64) {
 /// What the model and people read of a call that an abort ended.
 pub(crate) const ABORTED: &str = "Tool execution aborted";
 /// What they read of a call whose replica died: it may have done its work, or a part of it.
-const UNKNOWN_OUTCOME: &str = "Tool execution was interrupted; whether it took effect is unknown";
+pub(crate) const UNKNOWN_OUTCOME: &str = "Tool execution was interrupted; whether it took effect is unknown";
 
 /// Records a call without outcome as interrupted.
 pub(crate) fn interrupt(state: &mut ToolState, why: &str, now: u64) {
