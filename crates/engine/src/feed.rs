@@ -338,7 +338,15 @@ impl Feed {
     /// not be folded once more, nor be replayed to a reader that comes with an older cursor, who would never be shown what
     /// was lost. So that is forgotten, for all replicas, and the log begins with what is new.
     async fn begin_anew(&self, engine: &Engine, from: Option<Cursor>) -> coordination::Result<()> {
-        if let Some(shared) = self.newest_shared(engine).await? {
+        let read = {
+            let state = self.state();
+            // It was begun anew while this was found out: what was read since is all in the log.
+            if state.newest != from {
+                return Ok(());
+            }
+            state.read.clone()
+        };
+        if let Some(shared) = self.newest_shared(engine, &read).await? {
             tracing::warn!(tenant = %self.tenant, "the event log went back; readers are healed");
             engine.0.ports.events.forget_until(&self.tenant, &shared).await?;
         }
@@ -357,8 +365,7 @@ impl Feed {
 
     /// The newest of the cursors that were read that the log still holds. Those before it are there, too, those after it
     /// are not: it is found by halving.
-    async fn newest_shared(&self, engine: &Engine) -> coordination::Result<Option<Cursor>> {
-        let read = self.state().read.clone();
+    async fn newest_shared(&self, engine: &Engine, read: &VecDeque<Cursor>) -> coordination::Result<Option<Cursor>> {
         let (mut held, mut lost) = (0, read.len());
         while held < lost {
             let middle = held + (lost - held) / 2;

@@ -25,7 +25,7 @@ impl Engine {
     /// Lives a run through, from the lease to its end. The lease of one that failed is still to be handed over.
     pub(crate) async fn live(self, handle: Arc<RunHandle>, entry: Entry) -> (End, Option<EngineError>) {
         let (mut life, mut effect) = Life::begin(entry, self.0.settings.attempts);
-        let mut driver = Driver::new(self, handle.clone());
+        let mut driver = Driver::new(self, handle.clone(), entry == Entry::Claimed);
         let mut failure = None;
         loop {
             handle.stand(life.fence());
@@ -72,10 +72,12 @@ struct Driver {
     message: Option<MessageId>,
     answer: Option<Settled>,
     farewell: Option<Farewell>,
+    /// Whoever had the lease before may have settled all, and died before it could be told.
+    may_be_untold: bool,
 }
 
 impl Driver {
-    fn new(engine: Engine, handle: Arc<RunHandle>) -> Self {
+    fn new(engine: Engine, handle: Arc<RunHandle>, may_be_untold: bool) -> Self {
         Self {
             engine,
             handle,
@@ -87,6 +89,7 @@ impl Driver {
             message: None,
             answer: None,
             farewell: None,
+            may_be_untold,
         }
     }
 
@@ -175,7 +178,11 @@ impl Driver {
                 Input::Done
             }
             Effect::Release { seen, silent } => {
-                Input::Released(self.run()?.release(seen, silent, self.farewell.take()).await?)
+                let run = self.run()?;
+                if std::mem::take(&mut self.may_be_untold) {
+                    tell_settled(&run, seen).await?;
+                }
+                Input::Released(run.release(seen, silent, self.farewell.take()).await?)
             }
             Effect::End(end) => {
                 if end == End::HandOver {
@@ -246,6 +253,7 @@ impl Driver {
         };
         if is_first {
             transcript.tell_untold(&run).await?;
+            self.may_be_untold = false;
         }
         if is_first && transcript.has_dangling() {
             transcript.close_dangling(&run, None).await?;
@@ -283,5 +291,20 @@ impl Driver {
         self.spent = outcome.spent;
         self.answer = outcome.ends_with;
         Ok(if self.answer.is_some() { Worked::Answered } else { Worked::Stepped })
+    }
+}
+
+/// Tells what is untold of a conversation in which there is nothing left to do.
+async fn tell_settled(run: &Run, seen: u64) -> Result<(), EngineError> {
+    run.engine.catch_up(&run.handle.key.tenant).await;
+    let told = async { Transcript::load(run, seen).await?.tell_untold(run).await };
+    match told.await {
+        Err(error @ EngineError::Lost) => Err(error),
+        // A conversation that cannot be read holds up no lease.
+        Err(error) => {
+            tracing::warn!(session = %run.handle.key.session, %error, "what is untold of a session is not told");
+            Ok(())
+        }
+        Ok(()) => Ok(()),
     }
 }

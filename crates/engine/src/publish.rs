@@ -203,7 +203,8 @@ impl Engine {
         }
     }
 
-    /// Of the entries that were left out: those of runs that are here and whose lease could be taken back.
+    /// Of the entries that were left out: those of runs that are here, still hold their guard, and whose lease could be taken
+    /// back.
     async fn still_owned(&self, tenant: &Tenant, batch: Vec<Entry>, fenced: &[usize]) -> Vec<Entry> {
         let replica = self.0.replica.id();
         let mut owned = Vec::new();
@@ -213,6 +214,11 @@ impl Engine {
             let Some(attempt) = self.0.runs.attempt_of(&key, fence).filter(|_| fenced.contains(&index)) else {
                 continue;
             };
+            // Its successor may have given the lease back already.
+            if matches!(self.read_run_number(&key).await, Ok(number) if !fence.holds(number)) {
+                self.0.runs.lose(&key, &attempt);
+                continue;
+            }
             match self.0.ports.leases.adopt(&key, &replica, &attempt, fence).await {
                 Ok(Adopted::Mine) => owned.push(entry),
                 Ok(Adopted::Lost) => self.0.runs.lose(&key, &attempt),

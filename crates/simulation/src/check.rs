@@ -3,8 +3,10 @@
 use crate::clients::{Asked, Known, Pages};
 use crate::fleet::Fleet;
 use crate::model::ANSWER;
+use crate::readers::Reader;
 use run_protocol::HeadState;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use storage::{StoreError, TenantStore};
 use wire::ids::{MessageId, SessionId};
 use wire::message::{Message, MessageWithParts};
@@ -33,18 +35,31 @@ pub(crate) async fn unfinished(fleet: &Fleet, pages: &Pages) -> Result<Vec<Strin
 }
 
 /// All that does not hold.
-pub(crate) fn broken(fleet: &Fleet, pages: &Pages) -> Result<Vec<String>, StoreError> {
+pub(crate) fn broken(fleet: &Fleet, pages: &Pages, readers: &[Arc<Reader>]) -> Result<Vec<String>, StoreError> {
     let mut broken = pages.broken.clone();
     broken.extend(fleet.holders.broken());
+    broken.extend(fleet.chronicle.broken());
     let store = fleet.store()?.tenant(&Tenant::default());
+    let mut live = Vec::new();
     for known in &pages.sessions {
         let asked: Vec<&Asked> = pages.asked.iter().filter(|asked| asked.session == known.id).collect();
         match store.head(&known.id)?.state {
             HeadState::Live if known.is_deleted => broken.push(format!("{} was deleted and lives", known.id)),
-            HeadState::Live => check_session(&store, known, &asked, &mut broken)?,
+            HeadState::Live => {
+                live.push(known.id.clone());
+                check_session(&store, known, &asked, &mut broken)?;
+            }
             _ if !known.is_condemned => broken.push(format!("{} is gone, and nobody wanted that", known.id)),
             _ => check_deleted(&store, known, &asked, &mut broken)?,
         }
+    }
+    let told = fleet.chronicle.view().differs(&store, &live)?;
+    broken.extend(told.into_iter().map(|what| format!("the log: {what}")));
+    for reader in readers {
+        let (told, view) = reader.told();
+        broken.extend(told);
+        let differs = view.differs(&store, &live)?;
+        broken.extend(differs.into_iter().map(|what| format!("reader {}: {what}", reader.number)));
     }
     Ok(broken)
 }

@@ -227,6 +227,7 @@ impl Client {
 
     async fn abort(&self, id: &SessionId) {
         self.ledger.mark(id, |known| known.is_aborted = true);
+        self.fleet.chronicle.stops(id);
         let name = self.name();
         let aborted = self.insist("an abort", |engine| {
             let name = name.clone();
@@ -239,6 +240,7 @@ impl Client {
 
     async fn delete(&self, id: &SessionId) {
         self.ledger.mark(id, |known| known.is_condemned = true);
+        self.fleet.chronicle.stops(id);
         let name = self.name();
         let deleted = self.insist("a deletion", |engine| {
             let name = name.clone();

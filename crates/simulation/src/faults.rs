@@ -47,7 +47,7 @@ pub(crate) async fn strike(fleet: Arc<Fleet>, dice: Dice, time: Duration) {
             }
             (92..96, _) => {
                 struck(&fleet, "coordination emptied", "all");
-                fleet.memory.forget_everything();
+                fleet.empty_coordination();
             }
             (96..100, _) => {
                 struck(&fleet, "power cut", "all");

@@ -1,5 +1,6 @@
 //! The fleet: replicas as values over one disk and one coordination table, each started again after its death.
 
+use crate::chronicle::Chronicle;
 use crate::dice::Dice;
 use crate::disk::{Holders, MortalDisk};
 use crate::link::Link;
@@ -55,6 +56,7 @@ pub(crate) struct Fleet {
     pub weather: Arc<Weather>,
     pub holders: Arc<Holders>,
     pub memory: Memory,
+    pub chronicle: Arc<Chronicle>,
     dice: Dice,
     disk: Mutex<Arc<Forgetful>>,
     places: Vec<Mutex<Place>>,
@@ -78,6 +80,7 @@ impl Fleet {
             weather: Arc::default(),
             holders: Arc::default(),
             memory: Memory::new(Arc::new(dice.fork()), LogLimits::default()),
+            chronicle: Arc::default(),
             dice: dice.fork(),
             disk: Mutex::new(Forgetful::new("/data")),
             places: (0..replicas).map(|_| Mutex::default()).collect(),
@@ -145,6 +148,7 @@ impl Fleet {
             dice: Arc::new(self.dice.fork()),
             weather: self.weather.clone(),
             trace: self.trace.clone(),
+            chronicle: self.chronicle.clone(),
             to: self.memory.ports(),
         };
         let model = Arc::new(Script { who: who.clone(), dice: Arc::new(self.dice.fork()) });
@@ -199,8 +203,16 @@ impl Fleet {
         };
         let mut disk = lock(&self.disk);
         *disk = disk.after(crash);
+        drop(disk);
         self.holders.forget();
+        self.chronicle.forget_fences();
+        self.empty_coordination();
+    }
+
+    /// Coordination forgets all that it knew.
+    pub(crate) fn empty_coordination(&self) {
         self.memory.forget_everything();
+        self.chronicle.emptied();
     }
 
     /// Asks the replica at a place.

@@ -1,14 +1,17 @@
 //! A fleet on one thread, with paused time: real engines over one in-process coordination table and one disk that forgets, and
 //! a scripted model. A seed decides what clients do, what becomes of each call, who dies when and when the power goes. Then
-//! the faults stop, time runs on, and it is looked at whether all that the clients were told is so.
+//! the faults stop, time runs on, and it is looked at whether all that the clients and the readers of events were told is so.
 //!
 //! The same seed gives the same order of everything, which [`Report::hash`] tells. Replicas are values: a death drops their
 //! tasks where they wait, or in the midst of a write to the disk.
 //!
-//! What is left out: HTTP and Redis itself, tools, children, reverts, questions, readers of events. What a replica writes
-//! without waiting in between is not interleaved with what others write: `crates/storage/tests/guards.rs` does that.
+//! What is left out: HTTP and Redis itself, tools, children, reverts, questions. What a replica writes without waiting in
+//! between is not interleaved with what others write: `crates/storage/tests/guards.rs` does that. Of what was told it is
+//! checked that it is so, not that all was told: a prompt or an answer whose replica died before it could tell it may never be
+//! told where another prompt was told meanwhile.
 
 mod check;
+mod chronicle;
 mod clients;
 mod dice;
 mod disk;
@@ -17,12 +20,15 @@ mod fleet;
 mod link;
 mod model;
 mod mortal;
+mod readers;
 mod trace;
+mod view;
 mod weather;
 
 use clients::{Client, Ledger};
 use dice::Dice;
 use fleet::Fleet;
+use readers::Reader;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,9 +69,19 @@ async fn simulate(seed: u64, prints: bool) -> Report {
     let dice = Dice::new(seed);
     let trace = Arc::new(Trace::new(prints));
     let fleet = Arc::new(Fleet::new(2 + dice.below(2) as usize, &dice, trace.clone()));
+    let mut late = Vec::new();
+    if let Err(error) = fleet.chronicle.begin(&fleet.memory.ports()).await {
+        late.push(format!("nobody listens: {error}"));
+    }
     let ledger: Arc<Ledger> = Arc::default();
     for place in 0..fleet.size() {
         tokio::spawn(fleet.clone().keep(place));
+    }
+    let readers: Vec<Arc<Reader>> = (0..2 + dice.below(2) as usize)
+        .map(|number| Arc::new(Reader::new(number, fleet.clone(), dice.fork())))
+        .collect();
+    for reader in &readers {
+        tokio::spawn(reader.clone().live());
     }
     let mut clients = Vec::new();
     for number in 0..2 + dice.below(3) as usize {
@@ -74,7 +90,6 @@ async fn simulate(seed: u64, prints: bool) -> Report {
     }
     faults::strike(fleet.clone(), dice.fork(), dice.ms(5_000, 45_000)).await;
     fleet.calm_down();
-    let mut late = Vec::new();
     let ended = timeout(CLIENTS, async {
         for client in clients {
             if let Err(error) = client.await {
@@ -89,19 +104,21 @@ async fn simulate(seed: u64, prints: bool) -> Report {
     let quiet = timeout(QUIET, async {
         loop {
             match check::unfinished(&fleet, &pages).await {
-                Ok(open) if open.is_empty() => return,
+                Ok(open) if open.is_empty() && readers.iter().all(|reader| reader.has_all()) => return,
                 _ => sleep(Duration::from_secs(1)).await,
             }
         }
     });
     let mut violations = late;
     if quiet.await.is_err() {
+        let behind = readers.iter().filter(|reader| !reader.has_all());
+        violations.extend(behind.map(|reader| format!("reader {} was not told all", reader.number)));
         match check::unfinished(&fleet, &pages).await {
             Ok(open) => violations.extend(open),
             Err(error) => violations.push(format!("the store cannot be read: {error}")),
         }
     }
-    match check::broken(&fleet, &pages) {
+    match check::broken(&fleet, &pages, &readers) {
         Ok(broken) => violations.extend(broken),
         Err(error) => violations.push(format!("the store cannot be read: {error}")),
     }

@@ -1,6 +1,7 @@
 //! The way of one replica to coordination: calls are delayed, dropped, doubled, come late, overtake each other and fail
 //! after their effect; messages of channels are lost. What is under way outlives the replica.
 
+use crate::chronicle::Chronicle;
 use crate::dice::Dice;
 use crate::mortal::Mortal;
 use crate::trace::Trace;
@@ -39,7 +40,25 @@ pub(crate) struct Link {
     pub dice: Arc<Dice>,
     pub weather: Arc<Weather>,
     pub trace: Arc<Trace>,
+    pub chronicle: Arc<Chronicle>,
     pub to: Ports,
+}
+
+/// Entries that a call brings to the log, if it does.
+#[derive(Clone)]
+struct Saying {
+    entries: Vec<Entry>,
+    by: Arc<Mortal>,
+    chronicle: Arc<Chronicle>,
+}
+
+impl Saying {
+    /// Does the call, and writes down what came of it before anybody else does anything.
+    async fn told<T>(&self, to: &Ports, call: impl Future<Output = T>) -> T {
+        let answer = call.await;
+        self.chronicle.may_have(&self.by.name, &self.entries, to).await;
+        answer
+    }
 }
 
 /// An answer that the trace leaves out: its maps have no order, or it is long.
@@ -60,6 +79,10 @@ impl Link {
     pub(crate) fn ports(&self) -> Ports {
         let link = Arc::new(self.clone());
         Ports { leases: link.clone(), registry: link.clone(), events: link.clone(), locks: link }
+    }
+
+    fn saying(&self, entries: &[Entry]) -> Saying {
+        Saying { entries: entries.to_vec(), by: self.who.clone(), chronicle: self.chronicle.clone() }
     }
 
     /// The next call's fate, once it may set out.
@@ -159,19 +182,19 @@ impl Leases for Link {
     }
 
     async fn begin(&self, key: &SessionKey, attempt: &Attempt, fence: Fence, events: &[Entry]) -> Result<bool> {
-        let of = (key.clone(), attempt.clone(), events.to_vec());
+        let of = (key.clone(), attempt.clone(), self.saying(events));
         self.call("begin", move |to| {
             let (key, attempt, events) = of.clone();
-            async move { to.leases.begin(&key, &attempt, fence, &events).await }
+            async move { events.told(&to, to.leases.begin(&key, &attempt, fence, &events.entries)).await }
         })
         .await
     }
 
     async fn release(&self, key: &SessionKey, attempt: &Attempt, seen: u64, events: &[Entry]) -> Result<Released> {
-        let of = (key.clone(), attempt.clone(), events.to_vec());
+        let of = (key.clone(), attempt.clone(), self.saying(events));
         self.call("release", move |to| {
             let (key, attempt, events) = of.clone();
-            async move { to.leases.release(&key, &attempt, seen, &events).await }
+            async move { events.told(&to, to.leases.release(&key, &attempt, seen, &events.entries)).await }
         })
         .await
     }
@@ -245,10 +268,10 @@ impl Leases for Link {
     }
 
     async fn append_if_idle(&self, key: &SessionKey, events: &[Entry]) -> Result<()> {
-        let of = (key.clone(), events.to_vec());
+        let of = (key.clone(), self.saying(events));
         self.call("append if idle", move |to| {
             let (key, events) = of.clone();
-            async move { to.leases.append_if_idle(&key, &events).await }
+            async move { events.told(&to, to.leases.append_if_idle(&key, &events.entries)).await }
         })
         .await
     }
@@ -349,10 +372,10 @@ impl EventLog for Link {
         batch: BatchNumber,
         entries: &[Entry],
     ) -> Result<Vec<usize>> {
-        let of = (tenant.clone(), replica.clone(), entries.to_vec());
+        let of = (tenant.clone(), replica.clone(), self.saying(entries));
         self.call("publish", move |to| {
-            let (tenant, replica, entries) = of.clone();
-            async move { to.events.publish(&tenant, &replica, batch, &entries).await }
+            let (tenant, replica, events) = of.clone();
+            async move { events.told(&to, to.events.publish(&tenant, &replica, batch, &events.entries)).await }
         })
         .await
     }
