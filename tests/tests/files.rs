@@ -64,6 +64,9 @@ async fn queries_that_make_no_sense_are_refused_as_recorded() {
     for (path, message) in [
         ("/find/file", "Missing key\n  at [\"query\"]"),
         ("/find/symbol", "Missing key\n  at [\"query\"]"),
+        ("/find", "Missing key\n  at [\"pattern\"]"),
+        ("/file", "Missing key\n  at [\"path\"]"),
+        ("/file/content", "Missing key\n  at [\"path\"]"),
         ("/find/file?query=s&limit=0", "Expected a value greater than or equal to 1, got 0\n  at [\"limit\"]"),
         ("/find/file?query=s&limit=500", "Expected a value less than or equal to 200, got 500\n  at [\"limit\"]"),
         ("/find/file?query=s&dirs=maybe", "Expected \"true\" | \"false\", got \"maybe\"\n  at [\"dirs\"]"),
@@ -111,4 +114,76 @@ async fn the_second_api_finds_the_same_in_its_own_form() {
         let expected = json!({"_tag": "InvalidRequestError", "message": message, "kind": "Query"});
         assert_eq!((reply.status, reply.json()), (400, expected));
     }
+}
+
+#[tokio::test]
+async fn folders_files_and_lines_are_shown_as_recorded_on_every_replica() {
+    let world = world().await;
+    std::fs::write(world.file("bin.dat"), [0, 1, 2]).unwrap();
+    let absolute = |path: &str| world.file(path).to_str().unwrap().to_owned();
+    for number in 0..world.replicas().len() {
+        let one = world.at(number);
+        let get = async |path: &str| one.get(path).await.ok();
+        let src = json!([
+            {"name": "components", "path": "src/components/", "absolute": absolute("src/components"), "type": "directory", "ignored": false},
+            {"name": "lines.tsx", "path": "src/lines.tsx", "absolute": absolute("src/lines.tsx"), "type": "file", "ignored": false},
+        ]);
+        assert_eq!(get("/file?path=src").await, src, "replica {number}");
+        assert_eq!(get(&format!("/file?path={}", absolute("src"))).await, src);
+        let root = get("/file?path=").await;
+        let shown =
+            root.as_array().unwrap().iter().map(|node| (node["path"].as_str().unwrap(), node["ignored"] == true));
+        let expected = [
+            (".git/", false),
+            (".hidden/", false),
+            ("docs/", false),
+            ("src/", false),
+            ("target/", true),
+            (".gitignore", false),
+            ("bin.dat", false),
+            ("lines.txt", false),
+            ("opencode.json", false),
+            ("README.md", false),
+        ];
+        assert_eq!(shown.collect::<Vec<_>>(), expected);
+        assert_eq!(get("/file?path=.").await, root);
+        assert_eq!(get("/file/content?path=lines.txt").await, json!({"type": "text", "content": "one\ntwo hello"}));
+        assert_eq!(get("/file/content?path=inside/outlines.md").await["content"], "# Four");
+        assert_eq!(get("/file/content?path=nope.txt").await, json!({"type": "text", "content": ""}));
+        let binary =
+            json!({"type": "binary", "content": "AAEC", "encoding": "base64", "mimeType": "application/octet-stream"});
+        assert_eq!(get("/file/content?path=bin.dat").await, binary);
+        let line = |path: &str, text: &str, number: u64, offset: u64, start: u64| {
+            json!({"path": {"text": path}, "lines": {"text": text}, "line_number": number, "absolute_offset": offset,
+                   "submatches": [{"match": {"text": "hello"}, "start": start, "end": start + 5}]})
+        };
+        let lines = json!([line("lines.txt", "two hello\n", 2, 4, 4), line("src/lines.tsx", "hello\n", 1, 0, 0)]);
+        assert_eq!(get("/find?pattern=hel%2Blo").await, lines, "what is ignored is not searched");
+        assert_eq!(get("/find?pattern=zzzz").await, json!([]));
+    }
+}
+
+#[tokio::test]
+async fn nothing_outside_of_the_directory_is_shown_wherever_a_path_or_a_link_leads() {
+    let world = world().await;
+    let client = world.client();
+    for path in
+        ["..", "../..", "/", "/etc", "outside", "src/../..", "outside/hostname", "outside/none", "/etc/hostname"]
+    {
+        let message = format!("Not in the directory: {path}\n  at [\"path\"]");
+        is_refused(&client.get(&format!("/file?path={path}")).await, &message);
+        is_refused(&client.get(&format!("/file/content?path={path}")).await, &message);
+    }
+    for path in [
+        "/file?path=lines.txt",
+        "/file?path=none",
+        "/file/content?path=src",
+        "/file/content?path=",
+        "/find?pattern=(",
+        "/find?pattern=",
+    ] {
+        let reply = client.get(path).await;
+        assert_eq!((reply.status, &reply.json()["name"]), (400, &json!("BadRequest")), "{path}");
+    }
+    assert_eq!(client.get("/find?pattern=root:").await.ok(), json!([]), "links are not followed");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tools::browse::{self, BrowseError, Names};
+use tools::browse::{self, BrowseError, FileContent, FileNode, LineMatch, Names};
 
 /// So many look at files at the same time: they have one disk.
 const AT_ONCE: usize = 4;
@@ -28,6 +28,30 @@ impl Engine {
     /// [`EngineError::BadRequest`] where there is no such directory, [`EngineError::Unavailable`] where too many look.
     pub async fn find_files(&self, scope: &Scope, wanted: Names) -> Result<Vec<String>, EngineError> {
         look(scope, move |directory, stop| browse::names(directory, &wanted, stop)).await
+    }
+
+    /// The files and folders in a folder of the directory; see [`browse::list`].
+    ///
+    /// # Errors
+    /// As of [`Self::find_files`], and [`EngineError::BadRequest`] where there is no such folder in the directory.
+    pub async fn list_files(&self, scope: &Scope, path: String) -> Result<Vec<FileNode>, EngineError> {
+        look(scope, move |directory, _| browse::list(directory, &path)).await
+    }
+
+    /// The content of a file of the directory; see [`browse::content`].
+    ///
+    /// # Errors
+    /// As of [`Self::find_files`], and [`EngineError::BadRequest`] where it is no file, or not in the directory.
+    pub async fn read_file(&self, scope: &Scope, path: String) -> Result<FileContent, EngineError> {
+        look(scope, move |directory, _| browse::content(directory, &path)).await
+    }
+
+    /// The first lines of the directory's files that fit a regular expression; see [`browse::lines`].
+    ///
+    /// # Errors
+    /// As of [`Self::find_files`], and [`EngineError::BadRequest`] where it is none.
+    pub async fn find_lines(&self, scope: &Scope, pattern: String) -> Result<Vec<LineMatch>, EngineError> {
+        look(scope, move |directory, stop| browse::lines(directory, &pattern, stop)).await
     }
 }
 

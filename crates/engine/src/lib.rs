@@ -55,4 +55,4 @@ pub use engine::{Engine, Parts, Settings};
 pub use feed::{FeedItem, Follower, From};
 pub use storage::Page;
 pub use strand::{Strand, on_strand};
-pub use tools::browse::Names;
+pub use tools::browse::{FileContent, FileNode, LineMatch, Names};

@@ -135,10 +135,23 @@ pub(crate) fn open_regular(path: &Path) -> io::Result<File> {
     }
 }
 
+/// What is at a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A regular file.
+    File,
+    /// A folder.
+    Folder,
+    /// Anything else, such as a link.
+    Other,
+}
+
 /// A name in a folder, and whether a folder is there or at the end of a link.
 pub(crate) struct Entry {
     /// The name.
     pub(crate) name: OsString,
+    /// What is there itself.
+    pub(crate) kind: Kind,
     /// It leads to a folder.
     pub(crate) is_directory: bool,
 }
@@ -157,14 +170,26 @@ pub(crate) fn entries(folder: &File, most: usize) -> io::Result<Vec<Entry>> {
         if entries.len() == most {
             return Err(io::Error::other(format!("more than {most} entries")));
         }
-        // Asked of what a link leads to, if it leads anywhere.
-        let is_directory = match entry.file_type() {
-            FileType::Directory => true,
-            FileType::Symlink | FileType::Unknown => statat(folder, entry.file_name(), AtFlags::empty())
-                .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory),
-            _ => false,
+        let ask = |flags: AtFlags| match statat(folder, entry.file_name(), flags) {
+            Ok(stat) => FileType::from_raw_mode(stat.st_mode),
+            Err(_) => FileType::Unknown,
         };
-        entries.push(Entry { name: OsString::from_vec(entry.file_name().to_bytes().to_vec()), is_directory });
+        // Not every file system says so with the name.
+        let itself = match entry.file_type() {
+            FileType::Unknown => ask(AtFlags::SYMLINK_NOFOLLOW),
+            known => known,
+        };
+        let kind = match itself {
+            FileType::RegularFile => Kind::File,
+            FileType::Directory => Kind::Folder,
+            _ => Kind::Other,
+        };
+        // Asked of what a link leads to, if it leads anywhere.
+        let is_directory = match itself {
+            FileType::Symlink => ask(AtFlags::empty()) == FileType::Directory,
+            _ => kind == Kind::Folder,
+        };
+        entries.push(Entry { name: OsString::from_vec(entry.file_name().to_bytes().to_vec()), kind, is_directory });
     }
     Ok(entries)
 }

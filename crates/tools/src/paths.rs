@@ -92,7 +92,8 @@ pub(crate) async fn real(path: PathBuf) -> Result<PathBuf, ToolError> {
     }
 }
 
-fn resolve(mut path: PathBuf) -> io::Result<PathBuf> {
+/// The same, on a thread that may block.
+pub(crate) fn resolve(mut path: PathBuf) -> io::Result<PathBuf> {
     let mut missing: Vec<OsString> = Vec::new();
     for _ in 0..MAX_LINKS {
         // Up to the deepest folder that exists; a dangling link on the way is followed by hand.

@@ -6,7 +6,7 @@ use crate::extract::{Located, Scoped};
 use crate::query;
 use axum::Json;
 use axum::extract::State;
-use engine::{EngineError, Names};
+use engine::{EngineError, FileContent, FileNode, LineMatch, Names};
 use http::Uri;
 use serde_json::{Value, json};
 
@@ -94,6 +94,36 @@ fn wanted_located(uri: &Uri) -> Result<Names, Error> {
 
 fn out_of_bounds(side: &str, bound: i64, got: i64) -> Error {
     Error::at(Kind::Query, format_args!("Expected a value {side} than or equal to {bound}, got {got}"), "limit")
+}
+
+/// The files and folders in a folder.
+pub(crate) async fn list(
+    State(server): State<Shared>,
+    Scoped(scope): Scoped,
+    uri: Uri,
+) -> Result<Json<Vec<FileNode>>, Error> {
+    let listed = server.app.engine.list_files(&scope, query::needed(&uri, "path")?).await;
+    listed.map(Json).map_err(|error| refused(error, "path"))
+}
+
+/// The content of a file.
+pub(crate) async fn read(
+    State(server): State<Shared>,
+    Scoped(scope): Scoped,
+    uri: Uri,
+) -> Result<Json<FileContent>, Error> {
+    let content = server.app.engine.read_file(&scope, query::needed(&uri, "path")?).await;
+    content.map(Json).map_err(|error| refused(error, "path"))
+}
+
+/// Lines that fit a regular expression.
+pub(crate) async fn text(
+    State(server): State<Shared>,
+    Scoped(scope): Scoped,
+    uri: Uri,
+) -> Result<Json<Vec<LineMatch>>, Error> {
+    let found = server.app.engine.find_lines(&scope, query::needed(&uri, "pattern")?).await;
+    found.map(Json).map_err(|error| refused(error, "pattern"))
 }
 
 /// Names of what programs consist of: there is no language server that would know them.

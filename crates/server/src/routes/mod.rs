@@ -340,7 +340,10 @@ pub(crate) fn table() -> Vec<Route> {
         get("/skill", "app.skills", "List skills", objects, config::skills),
         get("/path", "path.get", "Get paths", object, instance::path),
         get("/vcs", "vcs.get", "Get VCS info", object, instance::vcs),
+        get("/file", "file.list", "List files", objects, file::list).needed(&["path"]),
+        get("/file/content", "file.read", "Read file", object, file::read).needed(&["path"]),
         get("/file/status", "file.status", "Get file status", objects, instance::none),
+        get("/find", "find.text", "Find text", objects, file::text).needed(&["pattern"]),
         get("/find/file", "find.files", "Find files", texts, file::find)
             .query(&["dirs", "type", "limit"])
             .needed(&["query"]),

@@ -1,12 +1,9 @@
 //! Files and folders whose names resemble what somebody types.
 
-use super::BrowseError;
+use super::{BrowseError, MAX_ENTRIES};
 use crate::search;
 use std::path::Path;
 use tokio_util::sync::CancellationToken;
-
-/// So many files and folders are looked at; what lies beyond is not found.
-const MAX_ENTRIES: usize = 200_000;
 
 /// Which files and folders are looked for.
 #[derive(Clone, Debug, PartialEq, Eq)]

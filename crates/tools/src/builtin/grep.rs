@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 const MAX_LINE_CHARS: usize = 2000;
 
 /// A longer line is not searched: the file counts as one that could not be looked at.
-const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
+pub(crate) const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 
 /// The tool `grep`.
 pub(crate) struct Grep;
@@ -111,7 +111,7 @@ impl Tool for Grep {
 }
 
 /// What is wrong with a pattern, told of the pattern as it was given: the matcher's own error shows what it made of it.
-fn explain(pattern: &str, error: &grep_regex::Error) -> ToolError {
+pub(crate) fn explain(pattern: &str, error: &grep_regex::Error) -> ToolError {
     let own = regex_syntax::parse(pattern).err().map(|error| error.to_string());
     ToolError::Failed(own.unwrap_or_else(|| error.to_string()))
 }
@@ -195,9 +195,9 @@ fn show(root: &Path, matches: &[Match], truncated: bool, is_partial: bool) -> St
 }
 
 /// A file whose reads fail once nobody waits for them.
-struct Stoppable<'a> {
-    file: File,
-    stop: &'a CancellationToken,
+pub(crate) struct Stoppable<'a> {
+    pub(crate) file: File,
+    pub(crate) stop: &'a CancellationToken,
 }
 
 impl Read for Stoppable<'_> {

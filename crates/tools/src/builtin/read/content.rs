@@ -71,7 +71,8 @@ pub(super) fn read(path: &Path, mut file: File, range: Range, stop: &dyn Fn() ->
 }
 
 /// Told by what is in it: a name promises nothing.
-fn attachable(sample: &[u8]) -> Option<&'static str> {
+/// What kind of image or document it is, by its beginning.
+pub(crate) fn attachable(sample: &[u8]) -> Option<&'static str> {
     match sample {
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some("image/png"),
         [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),

@@ -9,6 +9,7 @@ use crate::{Ask, Call, Instructions, Output, Tool, ToolError, Writes, arguments}
 use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+pub(crate) use content::attachable;
 use content::{Content, Lines};
 use directory::Listing;
 use serde::Deserialize;
