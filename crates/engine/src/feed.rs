@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::fold::{Fold, Told};
 use crate::ring::{Found, Place, Ring};
 use bytes::Bytes;
-use coordination::{Appended, Cursor, Read};
+use coordination::{Appended, Cursor, Read, SessionKey};
 use run_protocol::{Follow, Followed};
 use serde::Deserialize;
 use serde_json::Value;
@@ -208,6 +208,16 @@ impl Engine {
     pub(crate) fn followed(&self) -> Option<Vec<(Tenant, Option<Cursor>)>> {
         let feeds = self.0.feeds.0.try_lock().ok()?;
         Some(feeds.iter().map(|(tenant, feed)| (tenant.clone(), feed.newest())).collect())
+    }
+
+    /// The sessions that readers of this replica were told to be at work.
+    pub(crate) async fn told_busy(&self) -> Vec<SessionKey> {
+        let feeds = self.0.feeds.0.lock().await;
+        let busy = |(tenant, feed): (&Tenant, &Arc<Feed>)| {
+            let sessions = feed.state().fold.busy();
+            sessions.into_iter().map(|session| SessionKey::new(tenant.clone(), session)).collect::<Vec<_>>()
+        };
+        feeds.iter().flat_map(busy).collect()
     }
 
     /// Reads a log on whose newest cursor, by the tick, is another than what came over the subscription.
@@ -418,7 +428,7 @@ impl Feed {
         }
         self.more.notify_waiters();
         for session in idle {
-            engine.0.waiters.wake(&coordination::SessionKey::new(self.tenant.clone(), session));
+            engine.0.waiters.wake(&SessionKey::new(self.tenant.clone(), session));
         }
         true
     }

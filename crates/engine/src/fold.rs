@@ -154,6 +154,11 @@ impl Fold {
         status.is_none_or(|status| status["type"] == "idle")
     }
 
+    /// The sessions of which another status than idle was told last.
+    pub(crate) fn busy(&self) -> Vec<SessionId> {
+        self.sessions.keys().filter(|session| !self.is_idle(session)).cloned().collect()
+    }
+
     /// Whether the end of an answer was told; none if nothing was told of that message, or not for long.
     pub(crate) fn has_end(&self, session: &SessionId, message: &MessageId) -> Option<bool> {
         let known = self.sessions.get(session)?.messages.iter().find(|(known, _, _)| known == message.as_str());

@@ -112,16 +112,12 @@ impl Engine {
         let _ = queue.send(Queued::Entry(Box::new(entry))).await;
     }
 
-    /// Waits until everything queued so far is out, at most for `limit`.
-    pub(crate) async fn flush(&self, tenant: &Tenant, limit: Duration) {
+    /// Waits until everything queued so far is out, at most for `limit`. False: it is not, or this replica has stopped.
+    pub(crate) async fn flush(&self, tenant: &Tenant, limit: Duration) -> bool {
         let (done, out) = oneshot::channel();
         let queue = self.queue(tenant);
-        let all = async {
-            if queue.send(Queued::Flush(done)).await.is_ok() {
-                let _ = out.await;
-            }
-        };
-        let _ = tokio::time::timeout(limit, all).await;
+        let all = async { queue.send(Queued::Flush(done)).await.is_ok() && out.await.is_ok() };
+        tokio::time::timeout(limit, all).await.unwrap_or(false)
     }
 
     /// The entries of a busy, idle or other status, for scripts that append them by themselves.
@@ -163,8 +159,8 @@ impl Engine {
                     Queued::Flush(done) => flushed.push(done),
                 }
             }
-            if !entries.is_empty() {
-                self.send_batch(&tenant, &mut number, entries).await;
+            if !entries.is_empty() && !self.send_batch(&tenant, &mut number, entries).await {
+                return;
             }
             for done in flushed {
                 let _ = done.send(());
@@ -173,8 +169,8 @@ impl Engine {
     }
 
     /// Sends a batch until it is out. What was left out because coordination forgot a lease is sent once more, as a batch
-    /// of its own, when the lease could be taken back.
-    async fn send_batch(&self, tenant: &Tenant, number: &mut u64, entries: Vec<Entry>) {
+    /// of its own, when the lease could be taken back. False: this replica stopped before.
+    async fn send_batch(&self, tenant: &Tenant, number: &mut u64, entries: Vec<Entry>) -> bool {
         // The publisher's identity stays the same when the replica is buried and joins again, so that the numbers do.
         let publisher = self.0.replica.publisher();
         let (mut batch, mut is_repeated) = (entries, false);
@@ -182,11 +178,11 @@ impl Engine {
         let mut wait = 20;
         loop {
             match self.0.ports.events.publish(tenant, &publisher, *number, &batch).await {
-                Ok(fenced) if fenced.is_empty() || is_repeated => return,
+                Ok(fenced) if fenced.is_empty() || is_repeated => return true,
                 Ok(fenced) => {
                     batch = self.still_owned(tenant, batch, &fenced).await;
                     if batch.is_empty() {
-                        return;
+                        return true;
                     }
                     is_repeated = true;
                     *number += 1;
@@ -197,7 +193,7 @@ impl Engine {
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(Duration::from_millis(wait + self.0.ids.bits() % wait)) => {}
-                () = self.0.stopped.cancelled() => return,
+                () = self.0.stopped.cancelled() => return false,
             }
             wait = (wait * 2).min(1_000);
         }

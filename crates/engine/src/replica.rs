@@ -386,10 +386,24 @@ impl Engine {
                 // Owners that live adopt first.
                 tokio::select! {
                     biased;
-                    () = tokio::time::sleep(engine.0.settings.lease_ttl) => engine.sweep().await,
+                    () = tokio::time::sleep(engine.0.settings.lease_ttl) => {
+                        engine.sweep().await;
+                        engine.ask_after_the_busy().await;
+                    }
                     () = engine.0.stopped.cancelled() => {}
                 }
             });
+        }
+    }
+
+    /// Has somebody look at the sessions that readers here take to be at work: whoever worked there may have settled all while
+    /// it was cut off, and died before it told so. Where somebody has the lease, nothing changes.
+    async fn ask_after_the_busy(&self) {
+        let born = self.0.replica.born();
+        for key in self.told_busy().await {
+            if let Err(error) = self.0.ports.leases.ensure_due(&key, &born).await {
+                tracing::warn!(session = %key.session, %error, "nobody looks whether a session is still at work");
+            }
         }
     }
 

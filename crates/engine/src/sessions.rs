@@ -22,6 +22,8 @@ use wire::tenant::Tenant;
 const DELETED: &str = "deleted";
 /// How often a deletion tries to take the run guard; others may take it at the same moment.
 const TAKES: u32 = 100;
+/// For so long a deletion waits until it is told.
+const TELLING: Duration = Duration::from_secs(5);
 /// For so long a reader of messages waits until this replica follows the events.
 const FEED: Duration = Duration::from_millis(500);
 /// Sessions listed where no limit is given.
@@ -296,8 +298,12 @@ impl Engine {
         let about = async { Ok(self.session(tenant, id).await?.id) };
         self.once(tenant, name, about, |acting| async move {
             match self.delete_once(tenant, &acting.session).await {
-                // An earlier sending has begun it; whatever is left of it is somebody's, too.
-                Err(EngineError::SessionNotFound(_)) if acting.is_again => Ok(()),
+                // An earlier sending has begun it; whatever is left of it is somebody's, too. Its replica may have died before
+                // that was durable.
+                Err(EngineError::SessionNotFound(_)) if acting.is_again => {
+                    let (store, id) = (self.tenant_store(tenant), acting.session.clone());
+                    blocking(move || found(store.sync_seen(&id)).map(|_| ())).await
+                }
                 other => other,
             }
         })
@@ -400,6 +406,10 @@ impl Engine {
         if let Some(session) = session {
             let origin = self.origin(key, session, None);
             self.publish(&origin, wire::event::session_deleted(session), None).await;
+            // Until it is out the deletion is not finished: where this replica cannot tell it any more, another does.
+            if !self.flush(&key.tenant, TELLING).await {
+                return Err(EngineError::Unavailable("the session is deleted; the rest of it goes soon".into()));
+            }
         }
         let (store, id) = (self.tenant_store(&key.tenant), key.session.clone());
         blocking(move || store.remove_session(&id).map_err(EngineError::from)).await
