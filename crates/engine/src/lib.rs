@@ -3,6 +3,7 @@
 //! The engine knows neither HTTP nor Redis nor the environment: ports, store, providers, clock and randomness are handed
 //! in, and every method may be called on any replica at any time.
 
+mod abort;
 mod api;
 mod aside;
 mod asks;
