@@ -299,11 +299,6 @@ impl Feed {
         self.state().fold.is_idle(session)
     }
 
-    /// Whether the readers of this replica were told of the end of an answer; none if they were told nothing of it.
-    pub(crate) fn has_told_end(&self, session: &SessionId, message: &wire::ids::MessageId) -> Option<bool> {
-        self.state().fold.has_end(session, message)
-    }
-
     /// The messages of a session that the readers of this replica were told of lately, and whether of the end of each.
     pub(crate) fn ends_told(&self, session: &SessionId) -> HashMap<String, bool> {
         self.state().fold.ends(session)

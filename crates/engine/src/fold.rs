@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use wire::event::Happened;
-use wire::ids::{MessageId, PartId, SessionId};
+use wire::ids::{PartId, SessionId};
 
 /// How long an ended session is still shown to newcomers, in milliseconds.
 const SHOWN_AFTER_END: u64 = 60_000;
@@ -159,13 +159,7 @@ impl Fold {
         self.sessions.keys().filter(|session| !self.is_idle(session)).cloned().collect()
     }
 
-    /// Whether the end of an answer was told; none if nothing was told of that message, or not for long.
-    pub(crate) fn has_end(&self, session: &SessionId, message: &MessageId) -> Option<bool> {
-        let known = self.sessions.get(session)?.messages.iter().find(|(known, _, _)| known == message.as_str());
-        known.map(|(_, info, _)| is_ended(info))
-    }
-
-    /// The same for each message of the session of which anything was told lately.
+    /// The messages of a session of which anything was told lately, and whether the end of each was.
     pub(crate) fn ends(&self, session: &SessionId) -> HashMap<String, bool> {
         let messages = self.sessions.get(session).into_iter().flat_map(|live| &live.messages);
         messages.map(|(id, info, _)| (id.clone(), is_ended(info))).collect()

@@ -371,17 +371,16 @@ impl Transcript {
         let feed = run.engine.feed(&key.tenant).await?;
         if run.goes_on {
             run.engine.catch_up(&key.tenant).await;
-            for prompt in self.messages.iter().filter(|message| self.is_unanswered(message)) {
-                if feed.has_told_end(&key.session, prompt.info.id()).is_none() {
-                    // What was told after all is not told again: its version is a head commit's.
-                    run.publish_record(prompt.info.id().as_str(), wire::event::message_updated(&prompt.info)).await;
-                    self.tell_parts(run, prompt).await;
-                }
-            }
         }
         // Of a few messages only is it known what was told of them.
         let told = feed.ends_told(&key.session);
         let told = |message: &MessageWithParts| told.get(message.info.id().as_str());
+        let untold = |message: &&Arc<MessageWithParts>| told(message).is_none() && self.is_unanswered(message);
+        for prompt in self.messages.iter().filter(|_| run.goes_on).filter(untold) {
+            // What was told after all is not told again: its version is a head commit's.
+            run.publish_record(prompt.info.id().as_str(), wire::event::message_updated(&prompt.info)).await;
+            self.tell_parts(run, prompt).await;
+        }
         let Some(last) = self.messages.iter().rposition(|message| told(message).is_some()) else { return Ok(()) };
         for (index, ended) in self.messages.iter().enumerate() {
             let is_ended = ended.info.assistant().is_some_and(|message| message.time.completed.is_some());
