@@ -198,6 +198,16 @@ impl<N: Names> Table<N> {
         &self.beats
     }
 
+    /// The mark.
+    pub fn born(&self) -> Option<&N::Mark> {
+        self.born.as_ref()
+    }
+
+    /// What replicas were poked for and have not acted on, and how often.
+    pub fn pokes(&self) -> &BTreeMap<N::Replica, BTreeMap<N::Session, u64>> {
+        &self.pokes
+    }
+
     /// Declares a replica dead if its beat is still this one. Returns how many leases it had.
     pub fn bury(&mut self, replica: &N::Replica, beat: u64, now: u64) -> Option<u64> {
         if self.beats.get(replica).is_some_and(|own| *own != beat) {

@@ -4,7 +4,7 @@ use crate::bound::{Bound, Fault, Flaw};
 use crate::feed::Feed;
 use crate::redis::{Answer, How};
 use crate::run::{TAKES, upto};
-use crate::world::{Chore, Command, Facts, Replica, Task, World};
+use crate::world::{AttemptName, Chore, Command, Facts, Replica, ReplicaName, Task, World};
 use coordination::Entered;
 use run_protocol::entering::Enter;
 use run_protocol::steward::room_to_claim;
@@ -48,7 +48,7 @@ pub enum Action {
     /// A replica joins the fleet after a start.
     Join(usize),
     /// A replica buries what fell silent.
-    Bury(usize, u8),
+    Bury(usize, ReplicaName),
     /// A replica's time is over without an answered beat.
     Freeze(usize),
     /// A late command takes effect.
@@ -174,8 +174,7 @@ impl World {
         if !reaches || self.replicas[r].is_frozen || !is_live {
             return;
         }
-        // Replicas are alike before anything has happened: the first prompt comes to the first one.
-        if self.left.prompts > 0 && (r == 0 || self.seen.acknowledged > 0) {
+        if self.left.prompts > 0 {
             actions.push(Action::Prompt(r));
         }
         if self.left.retries > 0 && self.seen.acknowledged > 0 {
@@ -200,8 +199,8 @@ impl World {
     }
 
     /// Names that beat no more.
-    pub fn silent(&self) -> Vec<u8> {
-        let beats = |id: u8| {
+    pub fn silent(&self) -> Vec<ReplicaName> {
+        let beats = |id: ReplicaName| {
             self.replicas.iter().any(|replica| replica.id == Some(id) && replica.is_awake() && !replica.is_cut)
         };
         self.redis.beats().keys().copied().filter(|id| !beats(*id)).collect()
@@ -274,6 +273,7 @@ impl World {
         if !self.left.has(Fault::Failover) {
             self.copy = None;
         }
+        self.forget_what_decides_nothing();
         true
     }
 
@@ -412,7 +412,7 @@ impl World {
         }
     }
 
-    fn lose(&mut self, r: usize, attempt: u8) {
+    fn lose(&mut self, r: usize, attempt: AttemptName) {
         for run in self.replicas[r].runs.iter_mut().filter(|run| run.attempt == attempt) {
             run.is_lost = true;
         }
@@ -459,7 +459,7 @@ impl World {
     }
 
     /// How a beat is answered. That something is due is no news here: it is claimed at any moment.
-    fn beat(&mut self, r: usize, id: u8) -> Beaten<u8> {
+    fn beat(&mut self, r: usize, id: ReplicaName) -> Beaten<u8> {
         let (born, mark) = (self.replicas[r].born, self.new_mark());
         if self.replicas[r].is_cut {
             Beaten::Unanswered

@@ -6,7 +6,6 @@ use crate::redis::How;
 use crate::world::{Left, Seen, Task, World};
 use run_protocol::{Follow, HeadState};
 use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, MutexGuard};
 
 /// What can be broken. Each is a safety property.
@@ -121,10 +120,9 @@ impl World {
         let mut world = self.calmed(bound);
         let mut way = Vec::new();
         for _ in 0..ROUNDS {
-            let mut hasher = DefaultHasher::new();
-            world.hash(&mut hasher);
-            way.push(hasher.finish());
-            if world.is_at_rest() || settling.has(hasher.finish()) {
+            let known = world.likeness();
+            way.push(known);
+            if world.is_at_rest() || settling.has(known) {
                 settling.add(way);
                 return true;
             }

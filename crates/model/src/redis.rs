@@ -1,8 +1,8 @@
 //! Commands to Redis: what they do there, and what becomes of them on the way.
 
 use crate::bound::Fault;
-use crate::world::{Command, Small, World};
-use coordination::table::{Begun, Holder, Told, Wish};
+use crate::world::{AttemptName, Command, ReplicaName, Small, World};
+use coordination::table::{Begun, Holder, Table, Told, Wish};
 use coordination::{Adopted, Entered, LeaseKind, Released};
 use run_protocol::{Fence, Former};
 
@@ -77,7 +77,10 @@ impl World {
                     return Answer::Reborn;
                 }
                 let wish = Wish { kind: LeaseKind::Run, ticket: ticket.into(), was_open };
-                let (entered, told) = self.change(|table| table.enter(&replica, &key, &attempt, wish, 0));
+                let (entered, told) = self.change(|table| {
+                    let (entered, told) = table.enter(&replica, &key, &attempt, wish, 0);
+                    (entered, count_once(table, told))
+                });
                 self.hear(told, heard);
                 Answer::Entered(entered)
             }
@@ -106,7 +109,8 @@ impl World {
             }
             Command::HandOver { attempt, end } => {
                 let Some(handover) = end.handover() else { return Answer::Done };
-                let told = self.change(|table| table.hand_over(&key, &attempt, handover.delay_ms, handover.failed));
+                // The delay is over at any moment.
+                let told = self.change(|table| table.hand_over(&key, &attempt, 0, handover.failed));
                 self.hear(told, heard);
                 Answer::Done
             }
@@ -123,7 +127,10 @@ impl World {
                 Answer::Done
             }
             Command::Poke => {
-                let told = self.change(|table| table.poke(&key));
+                let told = self.change(|table| {
+                    let told = table.poke(&key);
+                    count_once(table, told)
+                });
                 self.hear(told, heard);
                 Answer::Done
             }
@@ -158,7 +165,7 @@ impl World {
     /// What is said over the control channels. That leases are due is told by each tick, too: nobody is woken here.
     fn hear(&mut self, told: Option<Told<Small>>, heard: bool) {
         let Some(Told::Poke(owner, (), fence)) = told.filter(|_| heard) else { return };
-        let listens = |id: Option<u8>| id == Some(owner);
+        let listens = |id: Option<ReplicaName>| id == Some(owner);
         for replica in self.replicas.iter_mut().filter(|replica| replica.is_up && !replica.is_cut) {
             if listens(replica.id)
                 && let Some(run) = replica.runs.last_mut()
@@ -170,10 +177,22 @@ impl World {
     }
 
     /// The attempt that holds the lease.
-    pub fn holder(&self) -> Option<(u8, u8)> {
+    pub fn holder(&self) -> Option<(ReplicaName, AttemptName)> {
         match self.redis.lease(&()).map(|lease| &lease.holder) {
             Some(Holder::Owner(replica, attempt)) => Some((*replica, *attempt)),
             _ => None,
         }
     }
+}
+
+/// What a replica is poked for is told and acknowledged in one moment here: that it was poked more than once decides nothing.
+fn count_once(table: &mut Table<Small>, told: Option<Told<Small>>) -> Option<Told<Small>> {
+    if let Some(Told::Poke(owner, (), _)) = &told {
+        let pokes = table.news(owner, &[]).pokes;
+        if pokes.iter().any(|(_, count)| *count > 1) {
+            table.news(owner, &pokes);
+            table.poke(&());
+        }
+    }
+    told
 }

@@ -3,7 +3,7 @@
 use crate::bound::Flaw;
 use crate::properties::Broken;
 use crate::redis::{Answer, How};
-use crate::world::{Command, Facts, Stage, World};
+use crate::world::{AttemptName, Command, Facts, Stage, World};
 use run_protocol::turn::{Ending, Look};
 use run_protocol::{
     Delete, DeleteInput, Deletion, Effect, End, Fence, Head, HeadState, Input, Opened, StopReason, TicketAnswer, Worked,
@@ -180,7 +180,7 @@ impl World {
     }
 
     /// A compare-and-set on the run guard's number.
-    pub fn take_run(&mut self, attempt: u8, number: u64, flaw: Option<Flaw>) -> Option<Fence> {
+    pub fn take_run(&mut self, attempt: AttemptName, number: u64, flaw: Option<Flaw>) -> Option<Fence> {
         if self.store.run != number && flaw != Some(Flaw::FenceWithoutCompare) {
             return None;
         }

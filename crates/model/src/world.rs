@@ -10,18 +10,27 @@ use run_protocol::{Deletion, Effect, End, Entering, Entry, Fence, Head, HeadStat
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Small;
 
+/// The name of a replica. No other value that is hashed has its type: see [`crate::alike`].
+pub type ReplicaName = i16;
+
+/// The name of an attempt. No other value that is hashed has its type, either.
+pub type AttemptName = u16;
+
 impl Names for Small {
-    type Replica = u8;
+    type Replica = ReplicaName;
     type Session = ();
-    type Attempt = u8;
+    type Attempt = AttemptName;
     type Mark = u8;
 }
+
+/// The run guard's number before anybody took it. No other number that is hashed in 64 bits is as large.
+pub const FIRST_NUMBER: u64 = 100;
 
 /// How many attempts there may be without a completed step.
 const ATTEMPTS: u32 = 4;
 
-/// All of it.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// All of it. Its hash is the same for worlds that are [alike](crate::alike).
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct World {
     /// The data directory.
     pub store: Store,
@@ -101,7 +110,7 @@ pub struct Replica {
     /// It cannot prove its ownership.
     pub is_frozen: bool,
     /// Its name in the fleet; none before it has joined.
-    pub id: Option<u8>,
+    pub id: Option<ReplicaName>,
     /// The mark that it knows Redis by.
     pub born: u8,
     /// Its runs.
@@ -118,7 +127,7 @@ pub struct Replica {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Run {
     /// The attempt that its lease bears.
-    pub attempt: u8,
+    pub attempt: AttemptName,
     /// What decides.
     pub life: Life,
     /// What it decided last.
@@ -154,7 +163,7 @@ pub enum Stage {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Task {
     /// Asks for the lease.
-    Enter { attempt: u8, ticket: u8, was_open: bool, entering: Entering, next: Enter },
+    Enter { attempt: AttemptName, ticket: u8, was_open: bool, entering: Entering, next: Enter },
     /// Tells the owner to look.
     Poke { upto: u8 },
     /// Finishes a deletion.
@@ -165,23 +174,23 @@ pub enum Task {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Chore {
     /// Takes the lease back in a run's name.
-    Adopt { attempt: u8, fence: Fence },
+    Adopt { attempt: AttemptName, fence: Fence },
     /// Gives a lease away that nobody runs.
-    HandOver { attempt: u8 },
+    HandOver { attempt: AttemptName },
 }
 
 /// A command to Redis.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
-    Enter { replica: u8, born: u8, attempt: u8, ticket: u8, was_open: bool },
-    Confirm { attempt: u8 },
-    Begin { attempt: u8, fence: Fence },
+    Enter { replica: ReplicaName, born: u8, attempt: AttemptName, ticket: u8, was_open: bool },
+    Confirm { attempt: AttemptName },
+    Begin { attempt: AttemptName, fence: Fence },
     Former,
     Publish { fence: Fence },
-    Release { attempt: u8, seen: u64 },
-    HandOver { attempt: u8, end: End },
-    Adopt { replica: u8, attempt: u8, fence: Fence },
-    Claim { replica: u8, born: u8, attempt: u8 },
+    Release { attempt: AttemptName, seen: u64 },
+    HandOver { attempt: AttemptName, end: End },
+    Adopt { replica: ReplicaName, attempt: AttemptName, fence: Fence },
+    Claim { replica: ReplicaName, born: u8, attempt: AttemptName },
     EnsureDue { born: u8 },
     Poke,
     Forget,
@@ -237,9 +246,9 @@ pub struct Seen {
     /// The newest fence that has read the head.
     pub opened: u64,
     /// Who took the run guard last.
-    pub runner: Option<u8>,
+    pub runner: Option<AttemptName>,
     /// Who has read the head under the newest fence.
-    pub opener: Option<u8>,
+    pub opener: Option<AttemptName>,
     /// The newest fence that began, as far as this Redis has not forgotten it.
     pub begun: u64,
     /// Redis has forgotten something.
@@ -256,14 +265,14 @@ impl World {
     /// Nothing has happened.
     pub fn new(bound: &Bound) -> Self {
         let mut redis = Table::default();
-        let replicas = (0..bound.replicas).map(|id| {
+        let replicas = (0..ReplicaName::from(bound.replicas)).map(|id| {
             let born = redis.join(&id, &0);
             Replica::new(Some(id), born)
         });
         let replicas = replicas.collect();
         let of = Fault::ALL.map(|fault| bound.of_kind(fault));
         World {
-            store: Store { run: 0, head: Facts::of(&Head::new("")) },
+            store: Store { run: FIRST_NUMBER, head: Facts::of(&Head::new("")) },
             copy: (bound.of_kind(Fault::Failover) > 0 && bound.faults > 0).then(|| redis.clone()),
             redis,
             log: 0,
@@ -280,6 +289,39 @@ impl World {
             },
             seen: Seen::default(),
         }
+    }
+
+    /// What nobody asks for any more is forgotten, so that worlds are alike which differ in it only.
+    pub fn forget_what_decides_nothing(&mut self) {
+        // Who took or read first, once it has no run any more.
+        let replicas = &self.replicas;
+        let runs = |name: &AttemptName| replicas.iter().any(|r| r.runs.iter().any(|run| run.attempt == *name));
+        self.seen.runner = self.seen.runner.filter(runs);
+        self.seen.opener = self.seen.opener.filter(runs);
+        // What became of a ticket before it was settled: if it is settled again, that is broken whatever it was.
+        self.seen.worked &= !self.seen.settled;
+        self.seen.aborted &= !self.seen.settled;
+        // That a run was told to look, once there is nothing that it could find: it looks, and goes on.
+        let is_told_for_nothing = !self.may_be_stopped();
+        for run in self.replicas.iter_mut().flat_map(|replica| &mut replica.runs) {
+            let is_over = matches!(run.stage, Stage::GivingAway { .. });
+            run.is_poked &= !(is_over || is_told_for_nothing);
+            run.is_lost &= !is_over;
+        }
+        if is_told_for_nothing {
+            for table in std::iter::once(&mut self.redis).chain(&mut self.copy) {
+                for replica in table.pokes().keys().copied().collect::<Vec<_>>() {
+                    let pokes = table.news(&replica, &[]).pokes;
+                    table.news(&replica, &pokes);
+                }
+            }
+        }
+    }
+
+    /// A run may find in the head that it is to stop, now or later.
+    fn may_be_stopped(&self) -> bool {
+        let head = self.store.head.head();
+        self.left.aborts > 0 || self.left.deletions > 0 || !head.is_live() || head.stopped > head.settled
     }
 
     /// A replica reaches Redis.
@@ -308,9 +350,9 @@ impl World {
     }
 
     /// An attempt's name that nobody remembers.
-    pub fn new_attempt(&self) -> u8 {
-        let of_redis = |table: &Table<Small>, name: u8| table.confirm(&(), &name);
-        let is_used = |name: u8| {
+    pub fn new_attempt(&self) -> AttemptName {
+        let of_redis = |table: &Table<Small>, name| table.confirm(&(), &name);
+        let is_used = |name: AttemptName| {
             of_redis(&self.redis, name)
                 || self.copy.as_ref().is_some_and(|copy| of_redis(copy, name))
                 || self.late.iter().any(|command| command.attempt() == Some(name))
@@ -325,21 +367,21 @@ impl World {
                         })
                 })
         };
-        (0..=u8::MAX).find(|name| !is_used(*name)).unwrap_or(u8::MAX)
+        (0..AttemptName::MAX).find(|name| !is_used(*name)).unwrap_or(AttemptName::MAX)
     }
 
     /// A replica's name that nobody remembers.
-    pub fn new_id(&self) -> u8 {
-        let of_redis = |table: &Table<Small>, name: u8| {
+    pub fn new_id(&self) -> ReplicaName {
+        let of_redis = |table: &Table<Small>, name: ReplicaName| {
             table.beats().contains_key(&name) || table.lease(&()).is_some_and(|lease| lease.owner() == Some(&name))
         };
-        let is_used = |name: u8| {
+        let is_used = |name: ReplicaName| {
             of_redis(&self.redis, name)
                 || self.copy.as_ref().is_some_and(|copy| of_redis(copy, name))
                 || self.late.iter().any(|command| command.replica() == Some(name))
                 || self.replicas.iter().any(|replica| replica.id == Some(name))
         };
-        (0..=u8::MAX).find(|name| !is_used(*name)).unwrap_or(u8::MAX)
+        (0..ReplicaName::MAX).find(|name| !is_used(*name)).unwrap_or(ReplicaName::MAX)
     }
 
     /// A mark that nobody remembers: there are as many as Redis was emptied.
@@ -349,7 +391,7 @@ impl World {
 }
 
 impl Command {
-    fn attempt(&self) -> Option<u8> {
+    fn attempt(&self) -> Option<AttemptName> {
         match self {
             Self::Enter { attempt, .. }
             | Self::Confirm { attempt }
@@ -362,7 +404,7 @@ impl Command {
         }
     }
 
-    fn replica(&self) -> Option<u8> {
+    fn replica(&self) -> Option<ReplicaName> {
         match self {
             Self::Enter { replica, .. } | Self::Adopt { replica, .. } | Self::Claim { replica, .. } => Some(*replica),
             _ => None,
@@ -371,7 +413,7 @@ impl Command {
 }
 
 impl Replica {
-    fn new(id: Option<u8>, born: u8) -> Self {
+    fn new(id: Option<ReplicaName>, born: u8) -> Self {
         Self {
             is_up: true,
             is_paused: false,
@@ -392,7 +434,7 @@ impl Replica {
     }
 
     /// One that is dead.
-    pub fn dead(id: Option<u8>) -> Self {
+    pub fn dead(id: Option<ReplicaName>) -> Self {
         Self { is_up: false, ..Self::new(id, 0) }
     }
 
@@ -402,7 +444,7 @@ impl Replica {
     }
 
     /// Begins a run, as the engine does. A former run of the session that is still here has lost its lease: it is told.
-    pub fn spawn(&mut self, attempt: u8, entry: Entry) {
+    pub fn spawn(&mut self, attempt: AttemptName, entry: Entry) {
         for run in &mut self.runs {
             run.is_lost = true;
         }
