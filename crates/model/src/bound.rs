@@ -56,6 +56,16 @@ impl Bound {
         Self { readers: 1, kinds: &[Fault::HintLost], ..Self::small() }
     }
 
+    /// With a replica that dies and an answer that is lost, in any order.
+    pub fn two_faults() -> Self {
+        Self { faults: 2, kinds: &[Fault::Crash, Fault::AnswerLost], ..Self::small() }
+    }
+
+    /// With a client that sends its prompt again while a replica dies.
+    pub fn with_retry() -> Self {
+        Self { retries: 1, kinds: &[Fault::Crash], ..Self::small() }
+    }
+
     /// What `make model` explores.
     pub fn large() -> Self {
         Self { prompts: 2, ..Self::small() }

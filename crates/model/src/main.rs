@@ -56,7 +56,7 @@ fn main() -> Result<ExitCode, String> {
         print!("{explored}");
         let _ = write!(page, "\n## {heading}\n\n```text\n{explored}```\n");
     };
-    for bound in [Bound::large(), Bound::with_readers()] {
+    for bound in [Bound::large(), Bound::two_faults(), Bound::with_retry(), Bound::with_readers()] {
         let explored = explore(bound, threads);
         is_sound &= explored.is_sound();
         note("As it is", &explored);

@@ -33,6 +33,16 @@ fn everything_holds_with_clients_that_send_again_abort_and_delete() {
 }
 
 #[test]
+fn everything_holds_with_two_faults_one_after_the_other() {
+    holds(Bound::two_faults());
+}
+
+#[test]
+fn everything_holds_with_a_client_that_sends_again_while_a_replica_dies() {
+    holds(Bound::with_retry());
+}
+
+#[test]
 fn readers_miss_nothing_though_messages_to_them_are_lost() {
     holds(Bound::with_readers());
 }
