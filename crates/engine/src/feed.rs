@@ -6,7 +6,7 @@
 use crate::api::EngineError;
 use crate::aside::Aside;
 use crate::engine::Engine;
-use crate::fold::{Fold, Told};
+use crate::fold::{Fold, Heard, Told};
 use crate::ring::{Found, Place, Ring};
 use bytes::Bytes;
 use coordination::{Appended, Cursor, Read, SessionKey};
@@ -299,9 +299,9 @@ impl Feed {
         self.state().fold.is_idle(session)
     }
 
-    /// The messages of a session that the readers of this replica were told of lately, and whether of the end of each.
-    pub(crate) fn ends_told(&self, session: &SessionId) -> HashMap<String, bool> {
-        self.state().fold.ends(session)
+    /// What the readers of this replica heard of a session lately.
+    pub(crate) fn heard(&self, session: &SessionId) -> Heard {
+        self.state().fold.heard(session)
     }
 
     /// What a message says so far that was never stored: the open texts of its parts, as the log tells them.

@@ -8,15 +8,20 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use wire::event::Happened;
 use wire::ids::{PartId, SessionId};
+use wire::message::MessageWithParts;
+use wire::part::Part;
 
 /// How long an ended session is still shown to newcomers, in milliseconds.
 const SHOWN_AFTER_END: u64 = 60_000;
 /// Messages of a session that are kept: the newest prompts and answers. An answer that is open is never let go.
 const KEPT_MESSAGES: usize = 4;
+
+/// Messages of a session of which it is kept how much of them was told, and parts of a prompt.
+const HEARD: usize = 32;
 
 /// Asks of a session of which it is kept how they were told to have ended.
 const KEPT_ENDED_ASKS: usize = 8;
@@ -86,9 +91,65 @@ struct Live {
     /// When it became idle, by this replica's clock.
     ended: Option<u64>,
     messages: VecDeque<(String, Option<Shown>, BTreeMap<String, Shown>)>,
+    heard: Heard,
     /// What was told last of each ask, oldest first. Clients know of asks from events only: one that was not listening would
     /// show for ever what was answered meanwhile.
     asks: VecDeque<Ask>,
+}
+
+/// What readers heard of the newest messages of a session.
+#[derive(Clone, Default)]
+pub(crate) struct Heard {
+    /// By their ids, in the order of their first word.
+    messages: VecDeque<(String, HeardOf)>,
+    /// When the newest of those was created that were let go: of it and of older ones nothing is known.
+    forgotten: u64,
+}
+
+/// What readers heard of a message.
+#[derive(Clone, Default)]
+struct HeardOf {
+    created: u64,
+    /// The message itself; of an answer its end, before which its parts are told.
+    is_told: bool,
+    is_answer: bool,
+    /// The parts of a prompt, which are told after it.
+    parts: BTreeSet<String>,
+}
+
+impl Heard {
+    /// True if readers heard anything of this message, and it is known what.
+    pub(crate) fn knows(&self, message: &MessageWithParts) -> bool {
+        message.info.created() > self.forgotten && self.of(message).is_some()
+    }
+
+    /// True if there is anything of this prompt, or of this answer that has ended, that readers did not hear.
+    pub(crate) fn misses(&self, message: &MessageWithParts) -> bool {
+        let is_all = |heard: &HeardOf| {
+            let is_heard = |part: &Part| heard.parts.contains(part.id.as_str());
+            heard.is_told && (heard.is_answer || heard.parts.len() >= HEARD || message.parts.iter().all(is_heard))
+        };
+        message.info.created() > self.forgotten && !self.of(message).is_some_and(is_all)
+    }
+
+    fn of(&self, message: &MessageWithParts) -> Option<&HeardOf> {
+        let id = message.info.id().as_str();
+        self.messages.iter().find(|(known, _)| known == id).map(|(_, heard)| heard)
+    }
+
+    fn hear(&mut self, id: &str) -> &mut HeardOf {
+        let at = self.messages.iter().position(|(known, _)| known == id);
+        let at = at.unwrap_or_else(|| {
+            if self.messages.len() >= HEARD
+                && let Some((_, oldest)) = self.messages.pop_front()
+            {
+                self.forgotten = self.forgotten.max(oldest.created);
+            }
+            self.messages.push_back((id.to_owned(), HeardOf::default()));
+            self.messages.len() - 1
+        });
+        &mut self.messages[at].1
+    }
 }
 
 /// What was told last of an ask.
@@ -131,6 +192,7 @@ impl Fold {
             // Until it is told to be at work.
             ended: Some(now),
             messages: VecDeque::new(),
+            heard: Heard::default(),
             asks: VecDeque::new(),
         });
         match ask {
@@ -159,10 +221,9 @@ impl Fold {
         self.sessions.keys().filter(|session| !self.is_idle(session)).cloned().collect()
     }
 
-    /// The messages of a session of which anything was told lately, and whether the end of each was.
-    pub(crate) fn ends(&self, session: &SessionId) -> HashMap<String, bool> {
-        let messages = self.sessions.get(session).into_iter().flat_map(|live| &live.messages);
-        messages.map(|(id, info, _)| (id.clone(), is_ended(info))).collect()
+    /// What readers heard of a session lately.
+    pub(crate) fn heard(&self, session: &SessionId) -> Heard {
+        self.sessions.get(session).map(|live| live.heard.clone()).unwrap_or_default()
     }
 
     /// The text of a part, deltas included; none of one that came whole and large.
@@ -221,11 +282,6 @@ impl Fold {
     }
 }
 
-/// True where the end of an answer was told.
-fn is_ended(info: &Option<Shown>) -> bool {
-    info.as_ref().is_some_and(|info| !info.value["time"]["completed"].is_null())
-}
-
 impl Live {
     fn take(&mut self, event: &Told<'_>, aside: Option<&Aside>, now: u64) {
         let properties = &event.properties;
@@ -238,6 +294,13 @@ impl Live {
             "message.updated" => {
                 let info = value(properties.info);
                 if let Some(id) = info["id"].as_str().map(str::to_owned) {
+                    let heard = self.heard.hear(&id);
+                    heard.created = info["time"]["created"].as_u64().unwrap_or_default();
+                    heard.is_answer = info["role"] == "assistant";
+                    heard.is_told = !heard.is_answer || !info["time"]["completed"].is_null();
+                    if heard.is_answer {
+                        heard.parts.clear();
+                    }
                     self.message(&id).1 = Some(Shown { value: info, aside: aside.cloned() });
                 }
             }
@@ -245,6 +308,10 @@ impl Live {
                 let part = value(properties.part);
                 if let (Some(message), Some(id)) = (part["messageID"].as_str(), part["id"].as_str()) {
                     let (message, id) = (message.to_owned(), id.to_owned());
+                    let heard = self.heard.hear(&message);
+                    if !heard.is_answer && heard.parts.len() < HEARD {
+                        heard.parts.insert(id.clone());
+                    }
                     self.message(&message).2.insert(id, Shown { value: part, aside: aside.cloned() });
                 }
             }
@@ -260,11 +327,15 @@ impl Live {
             "message.removed" => {
                 let id = text(properties.message_id);
                 self.messages.retain(|(known, _, _)| id.as_deref() != Some(known));
+                self.heard.messages.retain(|(known, _)| id.as_deref() != Some(known));
             }
             "message.part.removed" => {
                 let id = text(properties.part_id).unwrap_or_default();
                 for (_, _, parts) in &mut self.messages {
                     parts.remove(&*id);
+                }
+                for (_, heard) in &mut self.heard.messages {
+                    heard.parts.remove(&*id);
                 }
             }
             _ => {}
@@ -301,5 +372,81 @@ impl Live {
             self.messages.len() - 1
         });
         &mut self.messages[at]
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test")]
+mod tests {
+    use super::*;
+
+    fn message(k: u64, role: &str, parts: &[&str]) -> MessageWithParts {
+        let id = format!("msg_{k:03}");
+        let mut info = json!({ "id": id, "sessionID": "ses_a", "role": role, "time": { "created": k } });
+        match role {
+            "user" => info["model"] = json!({ "providerID": "p", "modelID": "m" }),
+            _ => info["time"]["completed"] = json!(k + 1),
+        }
+        for (field, value) in [
+            ("agent", json!("build")),
+            ("mode", json!("build")),
+            ("parentID", json!("msg_000")),
+            ("providerID", json!("p")),
+            ("modelID", json!("m")),
+            ("path", json!({ "cwd": "/", "root": "/" })),
+            ("cost", json!(0)),
+            ("tokens", json!({ "input": 0, "output": 0, "reasoning": 0, "cache": { "read": 0, "write": 0 } })),
+        ] {
+            info[field] = value;
+        }
+        let part =
+            |part: &&str| json!({ "id": part, "sessionID": "ses_a", "messageID": id, "type": "text", "text": "" });
+        let parts: Vec<Value> = parts.iter().map(part).collect();
+        serde_json::from_value(json!({ "info": info, "parts": parts })).unwrap()
+    }
+
+    fn tell(fold: &mut Fold, happened: Happened) {
+        let event = json!({ "type": happened.kind, "properties": happened.properties }).to_string();
+        let session: SessionId = serde_json::from_value(json!("ses_a")).unwrap();
+        let item = FeedItem::whole(None, None, Some(session), event.clone().into(), event.clone().into());
+        fold.take(&item, &serde_json::from_str(&event).unwrap(), 0);
+    }
+
+    fn heard(fold: &Fold) -> Heard {
+        fold.heard(&serde_json::from_value(json!("ses_a")).unwrap())
+    }
+
+    #[test]
+    fn a_prompt_is_told_with_its_parts_and_an_answer_with_its_end() {
+        let (prompt, answer) = (message(1, "user", &["prt_1", "prt_2"]), message(2, "assistant", &["prt_3"]));
+        let mut fold = Fold::default();
+        assert!(heard(&fold).misses(&prompt) && !heard(&fold).knows(&prompt));
+        tell(&mut fold, wire::event::message_updated(&prompt.info));
+        tell(&mut fold, wire::event::part_updated(&prompt.parts[0], 0));
+        assert!(heard(&fold).misses(&prompt) && heard(&fold).knows(&prompt));
+        tell(&mut fold, wire::event::part_updated(&prompt.parts[1], 0));
+        assert!(!heard(&fold).misses(&prompt));
+        tell(&mut fold, wire::event::part_updated(&answer.parts[0], 0));
+        assert!(heard(&fold).misses(&answer) && heard(&fold).knows(&answer));
+        tell(&mut fold, wire::event::message_updated(&answer.info));
+        assert!(!heard(&fold).misses(&answer));
+    }
+
+    #[test]
+    fn of_what_was_told_long_ago_nothing_is_missed() {
+        let mut fold = Fold::default();
+        let prompt = message(1, "user", &["prt_1"]);
+        tell(&mut fold, wire::event::message_updated(&prompt.info));
+        tell(&mut fold, wire::event::part_updated(&prompt.parts[0], 0));
+        let answers: Vec<_> = (2..100).map(|k| message(k, "assistant", &[])).collect();
+        for answer in &answers {
+            tell(&mut fold, wire::event::message_updated(&answer.info));
+        }
+        // A turn's end tells what it changed with its prompt.
+        tell(&mut fold, wire::event::message_updated(&prompt.info));
+        let heard = heard(&fold);
+        assert!(!heard.knows(&prompt) && !heard.misses(&prompt));
+        assert!(answers.iter().all(|answer| !heard.misses(answer)));
+        assert!(heard.misses(&message(100, "user", &[])));
     }
 }

@@ -13,12 +13,13 @@ use crate::trace;
 use crate::turn::{Next, Transcript};
 use coordination::SessionKey;
 use run_protocol::{Effect, End, Entry, Fence, Head, Input, Life, Opened, Spent, Worked};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use storage::{RunGuard, StoreError};
 use tracing::Instrument;
 use wire::ids::MessageId;
-use wire::message::MessageError;
+use wire::message::{MessageError, MessageWithParts};
 use wire::session::SessionStatus;
 
 impl Engine {
@@ -72,8 +73,11 @@ struct Driver {
     message: Option<MessageId>,
     answer: Option<Settled>,
     farewell: Option<Farewell>,
-    /// Whoever had the lease before may have settled all, and died before it could be told.
+    /// Whoever had the lease before may have settled all, and died before it could be told; so may whoever stored a prompt
+    /// that was aborted.
     may_be_untold: bool,
+    /// The prompts that were answered. Each is told by the replica that stored it, if that lives.
+    prompts: BTreeMap<MessageId, Arc<MessageWithParts>>,
 }
 
 impl Driver {
@@ -90,6 +94,7 @@ impl Driver {
             answer: None,
             farewell: None,
             may_be_untold,
+            prompts: BTreeMap::new(),
         }
     }
 
@@ -146,10 +151,12 @@ impl Driver {
                 self.found(head)
             }
             Effect::SettleAborted { upto } => {
+                self.may_be_untold = true;
                 self.run()?.settle_aborted(upto, self.message.take()).await?;
                 Input::Done
             }
             Effect::CloseAborted { settled, upto } => {
+                self.may_be_untold = true;
                 self.run()?.close_aborted(settled, upto).await?;
                 Input::Done
             }
@@ -179,7 +186,8 @@ impl Driver {
             }
             Effect::Release { seen, silent } => {
                 let run = self.run()?;
-                if std::mem::take(&mut self.may_be_untold) {
+                let may_be_untold = std::mem::take(&mut self.may_be_untold);
+                if may_be_untold || has_untold(&run, std::mem::take(&mut self.prompts)).await? {
                     tell_settled(&run, seen).await?;
                 }
                 Input::Released(run.release(seen, silent, self.farewell.take()).await?)
@@ -252,9 +260,10 @@ impl Driver {
             None => Transcript::load(&run, seen).await?,
         };
         if is_first {
-            transcript.tell_untold(&run).await?;
+            transcript.tell_untold(&run, run.goes_on).await?;
             self.may_be_untold = false;
         }
+        self.prompts.extend(transcript.prompts().map(|prompt| (prompt.info.id().clone(), prompt.clone())));
         if is_first && transcript.has_dangling() {
             transcript.close_dangling(&run, None).await?;
             transcript = Transcript::load(&run, seen).await?;
@@ -294,10 +303,15 @@ impl Driver {
     }
 }
 
+/// True if readers here were not told all of these prompts, or not yet.
+async fn has_untold(run: &Run, prompts: BTreeMap<MessageId, Arc<MessageWithParts>>) -> Result<bool, EngineError> {
+    let heard = run.engine.feed(&run.handle.key.tenant).await?.heard(&run.handle.key.session);
+    Ok(prompts.values().any(|prompt| heard.misses(prompt)))
+}
+
 /// Tells what is untold of a conversation in which there is nothing left to do.
 async fn tell_settled(run: &Run, seen: u64) -> Result<(), EngineError> {
-    run.engine.catch_up(&run.handle.key.tenant).await;
-    let told = async { Transcript::load(run, seen).await?.tell_untold(run).await };
+    let told = async { Transcript::load(run, seen).await?.tell_untold(run, true).await };
     match told.await {
         Err(error @ EngineError::Lost) => Err(error),
         // A conversation that cannot be read holds up no lease.

@@ -399,11 +399,28 @@ impl Engine {
     /// Has somebody look at the sessions that readers here take to be at work: whoever worked there may have settled all while
     /// it was cut off, and died before it told so. Where somebody has the lease, nothing changes.
     async fn ask_after_the_busy(&self) {
-        let born = self.0.replica.born();
-        for key in self.told_busy().await {
-            if let Err(error) = self.0.ports.leases.ensure_due(&key, &born).await {
-                tracing::warn!(session = %key.session, %error, "nobody looks whether a session is still at work");
+        self.ask_to_look(self.told_busy().await).await;
+    }
+
+    /// Has a replica claim the lease of each of these sessions, unless somebody has it, and tell what readers were not told,
+    /// were it only that the session is idle: whoever was to tell it has no lease to tell it under any more. Coordination
+    /// that does not answer is asked again for some seconds.
+    pub(crate) async fn ask_to_look(&self, mut sessions: Vec<SessionKey>) {
+        for tries in 0..20_u64 {
+            let born = self.0.replica.born();
+            let mut unanswered = Vec::new();
+            for key in sessions {
+                if let Err(error) = self.0.ports.leases.ensure_due(&key, &born).await {
+                    tracing::warn!(session = %key.session, %error, "nobody looks yet whether a session is still at work");
+                    unanswered.push(key);
+                }
             }
+            if unanswered.is_empty() {
+                return;
+            }
+            sessions = unanswered;
+            let wait = 100 * tries.min(10) + 50;
+            tokio::time::sleep(Duration::from_millis(wait + self.0.ids.bits() % wait)).await;
         }
     }
 

@@ -206,8 +206,12 @@ impl Run {
         silent: bool,
         farewell: Option<Farewell>,
     ) -> Result<Released, EngineError> {
-        // Everything of this run goes out before its end.
-        self.engine.flush(&self.handle.key.tenant, Duration::from_secs(5)).await;
+        // Everything of this run goes out before its end: without its lease it would be left out. Whoever claims the lease
+        // tells what could not go out.
+        if !self.engine.flush(&self.handle.key.tenant, Duration::from_secs(5)).await {
+            self.engine.0.waiters.wake(&self.handle.key);
+            return Err(EngineError::Unavailable("the events of the run are not out".into()));
+        }
         let mut entries = Vec::new();
         if farewell.as_ref().is_some_and(|farewell| farewell.looked_again) {
             entries.extend(self.engine.status_entries(&self.origin, &SessionStatus::Busy));
@@ -222,6 +226,9 @@ impl Run {
                 Ok(released) => {
                     if released != Released::More {
                         self.engine.0.waiters.wake(&self.handle.key);
+                    }
+                    if released == Released::Gone {
+                        self.engine.ask_to_look(vec![key.clone()]).await;
                     }
                     if let Some(farewell) = farewell {
                         self.say_farewell(farewell).await;

@@ -53,12 +53,12 @@ pub(crate) fn broken(fleet: &Fleet, pages: &Pages, readers: &[Arc<Reader>]) -> R
             _ => check_deleted(&store, known, &asked, &mut broken)?,
         }
     }
-    let told = fleet.chronicle.view().differs(&store, &live)?;
+    let told = fleet.chronicle.view().differs(&store, &live, fleet.chronicle.end().1 == 0)?;
     broken.extend(told.into_iter().map(|what| format!("the log: {what}")));
     for reader in readers {
         let (told, view) = reader.told();
         broken.extend(told);
-        let differs = view.differs(&store, &live)?;
+        let differs = view.differs(&store, &live, false)?;
         broken.extend(differs.into_iter().map(|what| format!("reader {}: {what}", reader.number)));
     }
     Ok(broken)

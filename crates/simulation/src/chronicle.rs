@@ -77,7 +77,7 @@ impl Chronicle {
     pub(crate) fn emptied(&self) {
         let mut state = self.state();
         state.volume += 1;
-        state.view = View::default();
+        state.view = state.view.anew();
     }
 
     /// Runners may take guards by old numbers: the disk forgot the newest ones.

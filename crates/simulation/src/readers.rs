@@ -106,7 +106,7 @@ impl Reader {
             return Stage::Live;
         }
         // A client reads all anew then.
-        state.view = View::default();
+        state.view = self.chronicle().view().anew();
         state.at = None;
         Stage::New
     }

@@ -49,6 +49,11 @@ fn without_summary(mut info: Value) -> Value {
 }
 
 impl View {
+    /// What a client knows that has just read all anew: of what is gone nothing, whatever is still under way.
+    pub(crate) fn anew(&self) -> Self {
+        Self { deleted: self.deleted.clone(), ..Self::default() }
+    }
+
     /// Takes an event in.
     pub(crate) fn take(&mut self, told: &Told) {
         let properties = &told.properties;
@@ -94,8 +99,14 @@ impl View {
         status.is_some_and(|status| status["type"] == "idle")
     }
 
-    /// Where it says something else than the store does now that nothing runs.
-    pub(crate) fn differs(&self, store: &TenantStore, live: &[SessionId]) -> Result<Vec<String>, StoreError> {
+    /// Where it says something else than the store does now that nothing runs; and what it does not say, of a view that
+    /// `has_all`.
+    pub(crate) fn differs(
+        &self,
+        store: &TenantStore,
+        live: &[SessionId],
+        has_all: bool,
+    ) -> Result<Vec<String>, StoreError> {
         let mut differs = Vec::new();
         let mut others: BTreeSet<&str> = self.sessions.keys().map(String::as_str).collect();
         for id in live {
@@ -114,6 +125,9 @@ impl View {
             }
             compare(id, &known.messages, &messages, &mut differs);
             compare(id, &known.parts, &parts, &mut differs);
+            let told = |id: &&String| known.messages.contains_key(*id) || known.parts.contains_key(*id);
+            let untold = messages.keys().chain(parts.keys()).filter(|id| has_all && !told(id));
+            differs.extend(untold.map(|of| format!("{of} of {id} is stored, and nobody said so")));
         }
         for id in others {
             if self.sessions[id].messages.is_empty() && self.sessions[id].parts.is_empty() {
