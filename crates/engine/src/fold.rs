@@ -109,6 +109,7 @@ pub(crate) struct Heard {
 /// What readers heard of a message.
 #[derive(Clone, Default)]
 struct HeardOf {
+    /// 0 while readers heard of its parts only, as where one of an old answer is changed.
     created: u64,
     /// The message itself; of an answer its end, before which its parts are told.
     is_told: bool,
@@ -118,9 +119,14 @@ struct HeardOf {
 }
 
 impl Heard {
-    /// True if readers heard anything of this message, and it is known what.
+    /// True if readers heard this message, and would have heard those after it.
     pub(crate) fn knows(&self, message: &MessageWithParts) -> bool {
-        message.info.created() > self.forgotten && self.of(message).is_some()
+        self.of(message).is_some_and(|heard| heard.created > self.forgotten)
+    }
+
+    /// True if readers heard of an answer and not of its end.
+    pub(crate) fn waits_for(&self, answer: &MessageWithParts) -> bool {
+        self.of(answer).is_some_and(|heard| heard.is_answer && !heard.is_told)
     }
 
     /// True if there is anything of this prompt, or of this answer that has ended, that readers did not hear.
@@ -282,6 +288,12 @@ impl Fold {
     }
 }
 
+/// True for a part that is still being written, or a call that has not ended.
+fn is_open(part: &Value) -> bool {
+    let is_written = !part["time"]["start"].is_null() && part["time"]["end"].is_null();
+    is_written || matches!(part["state"]["status"].as_str(), Some("pending" | "running"))
+}
+
 impl Live {
     fn take(&mut self, event: &Told<'_>, aside: Option<&Aside>, now: u64) {
         let properties = &event.properties;
@@ -309,7 +321,10 @@ impl Live {
                 if let (Some(message), Some(id)) = (part["messageID"].as_str(), part["id"].as_str()) {
                     let (message, id) = (message.to_owned(), id.to_owned());
                     let heard = self.heard.hear(&message);
-                    if !heard.is_answer && heard.parts.len() < HEARD {
+                    if heard.created == 0 {
+                        heard.is_told = !is_open(&part) && (heard.is_told || !heard.is_answer);
+                        heard.is_answer = true;
+                    } else if !heard.is_answer && heard.parts.len() < HEARD {
                         heard.parts.insert(id.clone());
                     }
                     self.message(&message).2.insert(id, Shown { value: part, aside: aside.cloned() });
@@ -426,10 +441,24 @@ mod tests {
         assert!(heard(&fold).misses(&prompt) && heard(&fold).knows(&prompt));
         tell(&mut fold, wire::event::part_updated(&prompt.parts[1], 0));
         assert!(!heard(&fold).misses(&prompt));
+        let mut begun = wire::event::part_updated(&answer.parts[0], 0);
+        begun.properties["part"]["time"] = json!({ "start": 2 });
+        tell(&mut fold, begun);
+        assert!(heard(&fold).misses(&answer) && heard(&fold).waits_for(&answer));
         tell(&mut fold, wire::event::part_updated(&answer.parts[0], 0));
-        assert!(heard(&fold).misses(&answer) && heard(&fold).knows(&answer));
+        assert!(heard(&fold).waits_for(&answer));
         tell(&mut fold, wire::event::message_updated(&answer.info));
-        assert!(!heard(&fold).misses(&answer));
+        assert!(!heard(&fold).misses(&answer) && !heard(&fold).waits_for(&answer));
+    }
+
+    #[test]
+    fn that_a_part_of_an_old_answer_is_changed_says_nothing_of_what_follows_it() {
+        let (old, prompt) = (message(1, "assistant", &["prt_1"]), message(9, "user", &[]));
+        let mut fold = Fold::default();
+        tell(&mut fold, wire::event::message_updated(&prompt.info));
+        tell(&mut fold, wire::event::part_updated(&old.parts[0], 0));
+        let heard = heard(&fold);
+        assert!(!heard.knows(&old) && !heard.waits_for(&old) && heard.knows(&prompt));
     }
 
     #[test]

@@ -420,7 +420,11 @@ impl Engine {
             }
             sessions = unanswered;
             let wait = 100 * tries.min(10) + 50;
-            tokio::time::sleep(Duration::from_millis(wait + self.0.ids.bits() % wait)).await;
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep(Duration::from_millis(wait + self.0.ids.bits() % wait)) => {}
+                () = self.0.stopped.cancelled() => return,
+            }
         }
     }
 

@@ -227,11 +227,11 @@ impl Run {
                     if released != Released::More {
                         self.engine.0.waiters.wake(&self.handle.key);
                     }
-                    if released == Released::Gone {
-                        self.engine.ask_to_look(vec![key.clone()]).await;
-                    }
                     if let Some(farewell) = farewell {
                         self.say_farewell(farewell).await;
+                    }
+                    if released == Released::Gone {
+                        self.engine.ask_to_look(vec![key.clone()]).await;
                     }
                     return Ok(released);
                 }

@@ -401,7 +401,7 @@ impl Transcript {
             let may_be_untold = match &message.info {
                 Message::User(_) if self.waits_for_its_command(message) => false,
                 Message::User(_) => is_known || run.goes_on && self.is_unanswered(message),
-                Message::Assistant(answer) => is_known && answer.time.completed.is_some(),
+                Message::Assistant(answer) => answer.time.completed.is_some() && (is_known || heard.waits_for(message)),
             };
             may_be_untold && heard.misses(message)
         };
