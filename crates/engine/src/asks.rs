@@ -114,8 +114,10 @@ impl StoredAsk {
     /// What clients are told when the run that asked ends without an answer.
     pub(crate) fn withdrawn_event(&self) -> Happened {
         match &self.about {
-            About::Permission(request) => wire::event::permission_replied(request, Reply::Reject),
-            About::Question(request) => wire::event::question_rejected(request),
+            About::Permission(request) => {
+                wire::event::permission_replied(&request.session_id, &request.id, Reply::Reject)
+            }
+            About::Question(request) => wire::event::question_rejected(&request.session_id, &request.id),
         }
     }
 }
@@ -348,17 +350,17 @@ impl Engine {
             }
             Reply::Once | Reply::Reject => None,
         };
-        let wanted = id.to_string();
+        let (wanted, request) = (id.to_string(), id.clone());
         let (_, (session, answered)) = self
             .head_commit(&key, Committer::Request, move |head, at| {
                 let session = at.session()?;
                 let asks = parse(at.store.asks(at.id)?);
                 let it = asks.iter().find(|ask| ask.id() == wanted);
                 let asked = it.and_then(StoredAsk::permission);
-                if !head.apply_once(acting.name.as_deref()) {
-                    // An earlier sending was the answer; its sender may not have lived to tell it.
-                    let answered = asked.map(|request| (true, request.clone(), reply)).into_iter().collect();
-                    return Ok(Decision::Leave((session, Some(answered))));
+                // An earlier sending was the answer; its replica may not have lived to tell or to note it. The run may have gone
+                // on with it and be over, and the ask with it.
+                if !head.apply_once(acting.name.as_deref()) || (acting.is_again && it.is_none()) {
+                    return Ok(Decision::Leave((session, Some(vec![(true, request.clone(), reply)]))));
                 }
                 let is_given = it.is_some_and(|ask| {
                     ask.is_answered_before(acting.is_again, &Answer::Reply { reply, message: message.clone() })
@@ -375,7 +377,7 @@ impl Engine {
                 }
                 let mut answered = Vec::new();
                 if is_given {
-                    answered.push((true, asked.clone(), reply));
+                    answered.push((true, asked.id.clone(), reply));
                 }
                 for ask in asks.iter().filter(|ask| ask.answer.is_none()) {
                     let is_it = ask.id() == wanted;
@@ -388,7 +390,7 @@ impl Engine {
                     let message = message.clone().filter(|_| is_it);
                     let closed = StoredAsk { answer: Some(Answer::Reply { reply, message }), ..ask.clone() };
                     writes.push(Write::Put(closed.record(), body(&closed)?));
-                    answered.extend(ask.permission().map(|request| (is_it, request.clone(), reply)));
+                    answered.extend(ask.permission().map(|request| (is_it, request.id.clone(), reply)));
                 }
                 // The request itself is told first.
                 answered.sort_by_key(|(is_it, _, _)| !is_it);
@@ -398,7 +400,7 @@ impl Engine {
         let answered = answered.ok_or_else(unknown)?;
         let origin = self.origin(&key, &session, None);
         for (_, request, reply) in &answered {
-            self.publish(&origin, wire::event::permission_replied(request, *reply), None).await;
+            self.publish(&origin, wire::event::permission_replied(&key.session, request, *reply), None).await;
         }
         self.poke(&key).await;
         Ok(())
@@ -450,34 +452,34 @@ impl Engine {
     ) -> Result<(), EngineError> {
         let key = SessionKey::new(tenant.clone(), acting.session);
         let (wanted, given) = (id.to_string(), answer.clone());
-        let (_, (session, asked)) = self
+        let (_, (session, is_answered)) = self
             .head_commit(&key, Committer::Request, move |head, at| {
                 let session = at.session()?;
-                if !head.apply_once(acting.name.as_deref()) {
-                    // An earlier sending was the answer; its sender may not have lived to tell it.
-                    let asked = parse(at.store.asks(at.id)?).into_iter().find(|ask| ask.id() == wanted);
-                    return Ok(Decision::Leave((session, asked)));
+                let asked = parse(at.store.asks(at.id)?).into_iter().find(|ask| ask.id() == wanted);
+                // As with a reply to a permission.
+                if !head.apply_once(acting.name.as_deref()) || (acting.is_again && asked.is_none()) {
+                    return Ok(Decision::Leave((session, true)));
                 }
-                let Some(ask) = parse(at.store.asks(at.id)?).into_iter().find(|ask| ask.id() == wanted) else {
-                    return Ok(Decision::Leave((session, None)));
+                let Some(ask) = asked.filter(|ask| matches!(ask.about, About::Question(_))) else {
+                    return Ok(Decision::Leave((session, false)));
                 };
                 if ask.is_answered_before(acting.is_again, &given) {
-                    return Ok(Decision::Write(Vec::new(), (session, Some(ask))));
+                    return Ok(Decision::Write(Vec::new(), (session, true)));
                 }
                 if ask.answer.is_some() {
-                    return Ok(Decision::Leave((session, None)));
+                    return Ok(Decision::Leave((session, false)));
                 }
                 let closed = StoredAsk { answer: Some(given.clone()), ..ask.clone() };
                 let write = Write::Put(closed.record(), body(&closed)?);
-                Ok(Decision::Write(vec![write], (session, Some(ask))))
+                Ok(Decision::Write(vec![write], (session, true)))
             })
             .await?;
-        let Some(StoredAsk { about: About::Question(request), .. }) = asked else {
+        if !is_answered {
             return Err(EngineError::QuestionNotFound(id.to_string()));
-        };
+        }
         let happened = match &answer {
-            Answer::Answers { answers } => wire::event::question_replied(&request, answers),
-            _ => wire::event::question_rejected(&request),
+            Answer::Answers { answers } => wire::event::question_replied(&key.session, id, answers),
+            _ => wire::event::question_rejected(&key.session, id),
         };
         let origin = self.origin(&key, &session, None);
         self.publish(&origin, happened, None).await;

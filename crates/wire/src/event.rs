@@ -1,6 +1,6 @@
 //! Events, as `/event` and `/global/event` carry them.
 
-use crate::ids::{MessageId, PartId, SessionId};
+use crate::ids::{MessageId, PartId, PermissionId, QuestionId, SessionId};
 use crate::message::{Message, MessageError};
 use crate::part::Part;
 use crate::permission::{PermissionRequest, Reply};
@@ -164,11 +164,8 @@ pub fn permission_asked(request: &PermissionRequest) -> Happened {
 }
 
 /// A permission was answered.
-pub fn permission_replied(request: &PermissionRequest, reply: Reply) -> Happened {
-    Happened::new(
-        "permission.replied",
-        json!({ "sessionID": request.session_id, "requestID": request.id, "reply": reply }),
-    )
+pub fn permission_replied(session: &SessionId, request: &PermissionId, reply: Reply) -> Happened {
+    Happened::new("permission.replied", json!({ "sessionID": session, "requestID": request, "reply": reply }))
 }
 
 /// A run waits for answers.
@@ -177,16 +174,13 @@ pub fn question_asked(request: &QuestionRequest) -> Happened {
 }
 
 /// Questions were answered.
-pub fn question_replied(request: &QuestionRequest, answers: &[Vec<String>]) -> Happened {
-    Happened::new(
-        "question.replied",
-        json!({ "sessionID": request.session_id, "requestID": request.id, "answers": answers }),
-    )
+pub fn question_replied(session: &SessionId, request: &QuestionId, answers: &[Vec<String>]) -> Happened {
+    Happened::new("question.replied", json!({ "sessionID": session, "requestID": request, "answers": answers }))
 }
 
 /// Questions were dismissed.
-pub fn question_rejected(request: &QuestionRequest) -> Happened {
-    Happened::new("question.rejected", json!({ "sessionID": request.session_id, "requestID": request.id }))
+pub fn question_rejected(session: &SessionId, request: &QuestionId) -> Happened {
+    Happened::new("question.rejected", json!({ "sessionID": session, "requestID": request }))
 }
 
 /// A tool wrote a file.
