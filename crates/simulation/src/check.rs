@@ -1,6 +1,6 @@
 //! What must hold once the faults have stopped and time has run on.
 
-use crate::clients::{Asked, Known, Pages};
+use crate::clients::{Aborted, Asked, Known, Pages};
 use crate::fleet::Fleet;
 use crate::model::ANSWER;
 use crate::readers::Reader;
@@ -48,6 +48,8 @@ pub(crate) fn broken(fleet: &Fleet, pages: &Pages, readers: &[Arc<Reader>]) -> R
             HeadState::Live => {
                 live.push(known.id.clone());
                 check_session(&store, known, &asked, &mut broken)?;
+                let aborted = pages.aborted.iter().filter(|aborted| aborted.session == known.id);
+                check_aborted(&store, known, &aborted.collect::<Vec<_>>(), &mut broken)?;
             }
             _ if !known.is_condemned => broken.push(format!("{} is gone, and nobody wanted that", known.id)),
             _ => check_deleted(&store, known, &asked, &mut broken)?,
@@ -87,6 +89,29 @@ fn check_deleted(
 
 fn text_of(message: &MessageWithParts) -> String {
     message.parts.iter().filter_map(|part| part.text()).map(|text| text.text.as_str()).collect()
+}
+
+/// How much later than an abort an answer may have been created that had begun before: each message of a session is given a
+/// time after the one before.
+const BEGUN_BEFORE_MS: u64 = 100;
+
+/// No answer to a prompt was begun once an abort of it was acknowledged.
+fn check_aborted(
+    store: &TenantStore,
+    known: &Known,
+    aborted: &[&Aborted],
+    broken: &mut Vec<String>,
+) -> Result<(), StoreError> {
+    for item in store.messages(&known.id, None, None)?.items {
+        let Some(said) = item.info.assistant().filter(|said| said.error.is_none()) else { continue };
+        let late = |aborted: &&&Aborted| said.time.created > aborted.at + BEGUN_BEFORE_MS;
+        if let Some(Aborted { at, .. }) =
+            aborted.iter().filter(|aborted| aborted.stopped.contains(&said.parent_id)).find(late)
+        {
+            broken.push(format!("{} was begun at {} for what was aborted at {at}", said.id, said.time.created));
+        }
+    }
+    Ok(())
 }
 
 /// Each acknowledged prompt is there once, whole and settled once; each answer is of one prompt and whole.

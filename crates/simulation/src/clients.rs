@@ -38,6 +38,16 @@ pub(crate) struct Asked {
     pub k: u64,
 }
 
+/// An abort that was acknowledged.
+#[derive(Clone)]
+pub(crate) struct Aborted {
+    pub session: SessionId,
+    /// The prompts that were acknowledged before it was asked for.
+    pub stopped: Vec<MessageId>,
+    /// When it was acknowledged, in milliseconds since the epoch.
+    pub at: u64,
+}
+
 /// What clients were told, and what they were told that cannot be.
 #[derive(Default)]
 pub(crate) struct Ledger {
@@ -49,6 +59,7 @@ pub(crate) struct Ledger {
 pub(crate) struct Pages {
     pub sessions: Vec<Known>,
     pub asked: Vec<Asked>,
+    pub aborted: Vec<Aborted>,
     pub broken: Vec<String>,
     /// Requests that were answered.
     pub operations: u64,
@@ -228,13 +239,20 @@ impl Client {
     async fn abort(&self, id: &SessionId) {
         self.ledger.mark(id, |known| known.is_aborted = true);
         self.fleet.chronicle.stops(id);
+        let asked = self.ledger.read().asked.into_iter().filter(|asked| asked.session == *id);
+        let stopped = asked.map(|asked| asked.message).collect();
         let name = self.name();
         let aborted = self.insist("an abort", |engine| {
             let name = name.clone();
             async move { engine.abort(&Tenant::default(), id, Some(&name)).await }
         });
-        if let Some(Err(error)) = aborted.await {
-            self.is_gone(id, "an abort", &error);
+        match aborted.await {
+            Some(Ok(_)) => {
+                let at = self.fleet.now_ms();
+                self.ledger.pages().aborted.push(Aborted { session: id.clone(), stopped, at });
+            }
+            Some(Err(error)) => self.is_gone(id, "an abort", &error),
+            None => {}
         }
     }
 

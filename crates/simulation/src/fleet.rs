@@ -102,6 +102,11 @@ impl Fleet {
         IdSource::new(Arc::new(Wall(self.trace.clone())), Arc::new(dice.fork()))
     }
 
+    /// Milliseconds since the epoch.
+    pub(crate) fn now_ms(&self) -> u64 {
+        Wall(self.trace.clone()).now_ms()
+    }
+
     /// Where all sessions play: a folder that is not there.
     pub(crate) fn scope() -> Scope {
         Scope { tenant: Tenant::default(), directory: "/nowhere/of/a/simulation".into() }
