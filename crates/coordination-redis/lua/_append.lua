@@ -7,7 +7,7 @@
 -- meta   hash of the log: last (the newest id), bytes (what its entries take), oldest (the time of its oldest entry)
 --
 -- The log is capped by its own count of bytes, which is exact where a MAXLEN by number could only guess, and by age.
--- What is dropped for its age is dropped by the next append; both keys expire together when no append follows.
+-- What is dropped for its age is dropped by the next append; both keys expire together when no append follows and nobody follows it.
 local ENTRY_OVERHEAD = 128
 local TRIMMED_AT_ONCE = 200
 

@@ -1,6 +1,6 @@
 -- What several operations do with a lease. `s` is "tenant/session"; `rid`, `att` and `fence` are '' where none is.
 --
--- lease hash: rid att fence kind want status abort former.  Kept in step with it: the owner's `runs` set, `due` while there is
+-- lease hash: rid att fence want status abort former.  Kept in step with it: the owner's `runs` set, `due` while there is
 -- no owner, and `busy`, which holds the status of each lease of a tenant.
 
 local BUSY = '{"type":"busy"}'
@@ -33,8 +33,15 @@ local function set_status(s, status)
   redis.call('HSET', busy(tenant), session, status)
 end
 
+-- True if a newer fence than this one has begun: kept beside the versions of what was told, since the lease may be gone. A wish
+-- that arrives late gives an attempt its lease back after another has done the whole work.
+local function is_outrun(s, fence)
+  local newest = redis.call('HGET', versions(s), 'fence')
+  return newest and tonumber(fence) < tonumber(newest)
+end
+
 local function create(s)
-  redis.call('HSET', lease(s), 'rid', '', 'att', '', 'fence', '', 'kind', 'run', 'want', 0, 'abort', 0)
+  redis.call('HSET', lease(s), 'rid', '', 'att', '', 'fence', '', 'want', 0, 'abort', 0)
   set_status(s, BUSY)
 end
 

@@ -1,11 +1,13 @@
 -- KEYS: 1 lease   ARGV: 1 tenant, 2 s, 3 attempt, 4 fence, 5... entries
--- Returns 1, or 0 if the lease is not the attempt's any more.
+-- Returns 1, or 0 if the lease is not the attempt's any more, or if a newer fence has begun.
 local s, fence = ARGV[2], ARGV[4]
 
 local holder, begun = unpack(redis.call('HMGET', lease(s), 'att', 'fence'))
-if holder ~= ARGV[3] then return 0 end
+if holder ~= ARGV[3] or is_outrun(s, fence) then return 0 end
 if begun ~= fence then
   redis.call('HSET', lease(s), 'fence', fence)
+  redis.call('HSET', versions(s), 'fence', fence)
+  redis.call('PEXPIRE', versions(s), LOG_AGE_MS)
   set_status(s, BUSY)
   append(ARGV[1], 5)
 end

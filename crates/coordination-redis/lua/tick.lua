@@ -18,6 +18,9 @@ end
 local newest = {}
 for at = 5 + 2 * acknowledged, #ARGV do
   newest[#newest + 1] = redis.call('HGET', meta(ARGV[at]), 'last') or ''
+  -- A log that somebody follows stays, however long nothing is told: were it gone, its readers would have to be healed.
+  redis.call('PEXPIRE', meta(ARGV[at]), LOG_AGE_MS)
+  redis.call('PEXPIRE', log(ARGV[at]), LOG_AGE_MS)
 end
 local beats = redis.call('HGETALL', alive())
 for at = 2, #beats, 2 do beats[at] = string.gsub(beats[at], 'x', '') end

@@ -3,7 +3,7 @@
 use crate::{Backend, entries, strange};
 use async_trait::async_trait;
 use coordination::{
-    Adopted, Attempt, Born, Enter, Entered, Entry, Former, LeaseKind, Leases, Released, ReplicaId, Result, SessionKey,
+    Adopted, Attempt, Born, Enter, Entered, Entry, Former, Leases, Released, ReplicaId, Result, SessionKey,
 };
 use run_protocol::Fence;
 use std::collections::HashMap;
@@ -20,17 +20,12 @@ impl Leases for Backend {
             .arg(&enter.born.0)
             .arg(self.random())
             .arg(&enter.attempt.0)
-            .arg(match enter.kind {
-                LeaseKind::Run => "run",
-                LeaseKind::Exclusive => "exclusive",
-            })
             .arg(enter.ticket)
-            .arg(enter.was_open);
+            .arg(enter.for_others);
         let answer: Vec<String> = self.link.invoke(&script).await?;
         match answer.iter().map(String::as_str).collect::<Vec<_>>()[..] {
             ["won"] => Ok(Entered::Won),
             ["waiting"] => Ok(Entered::Waiting),
-            ["busy"] => Ok(Entered::Busy),
             ["reborn", mark] => Ok(Entered::Reborn(Born(mark.to_owned()))),
             _ => Err(strange()),
         }

@@ -5,7 +5,7 @@ mod support;
 
 use coordination::conformance::{attempt, key, run_entry, text};
 use coordination::memory::Memory;
-use coordination::{Attempt, Born, Enter, LeaseKind, LogLimits, Ports, Read, ReplicaId, Tick, Ticked};
+use coordination::{Attempt, Born, Enter, LogLimits, Ports, Read, ReplicaId, Tick, Ticked};
 use coordination_redis::RedisPorts;
 use proptest::prelude::*;
 use run_protocol::Fence;
@@ -28,7 +28,7 @@ struct Operation {
 #[derive(Clone, Copy, Debug)]
 enum What {
     Enter,
-    EnterExclusive,
+    EnterForOthers,
     Begin,
     Release,
     HandOver,
@@ -58,7 +58,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         Enter,
         Enter,
         Enter,
-        EnterExclusive,
+        EnterForOthers,
         Begin,
         Begin,
         Release,
@@ -121,9 +121,9 @@ impl Side {
         };
         let said = [run_entry(&s, number, &format!("{what:?} {number}"))];
         match what {
-            What::Enter | What::EnterExclusive => {
-                let kind = if matches!(what, What::Enter) { LeaseKind::Run } else { LeaseKind::Exclusive };
-                let enter = Enter { replica: who_id, born, key: s, attempt: by, kind, ticket: number, was_open: flag };
+            What::Enter | What::EnterForOthers => {
+                let for_others = matches!(what, What::EnterForOthers);
+                let enter = Enter { replica: who_id, born, key: s, attempt: by, ticket: number, for_others };
                 format!("{:?}", leases.enter(&enter).await.unwrap())
             }
             What::Begin => format!("{}", leases.begin(&s, &by, Fence(number), &said).await.unwrap()),

@@ -192,3 +192,22 @@ async fn each_operation_is_one_round_trip() {
     let after = scripts_run();
     assert_eq!((after.0 - before.0, after.1 - before.1), (5, 5), "enter, begin, publish, tick, release");
 }
+
+#[tokio::test]
+async fn a_log_that_somebody_follows_does_not_expire() {
+    let redis = Redis::start().await;
+    let a = Replica::join(&redis, "a").await;
+    let tenant = Tenant::default();
+    a.ports.events.publish(&tenant, &a.id, 1, &[entry("x")]).await.unwrap();
+    let keys = redis.server.command(&["KEYS", "*"]);
+    let keys: Vec<_> = keys.lines().filter(|key| key.contains(":log:") || key.contains(":meta:")).collect();
+    assert_eq!(keys.len(), 2, "{keys:?}");
+    let left = |key: &str| redis.server.command(&["PTTL", key]).parse::<u64>().unwrap();
+    for key in &keys {
+        assert_eq!(redis.server.command(&["PEXPIRE", key, "100000"]), "1");
+    }
+    a.tick_with(Vec::new(), vec![tenant]).await;
+    for key in keys {
+        assert!(left(key) > 100_000, "{key} expires in {} ms", left(key));
+    }
+}

@@ -7,7 +7,7 @@ pub mod leases;
 pub mod locks;
 pub mod registry;
 
-use crate::{Attempt, Born, Enter, Entered, Entry, LeaseKind, Ports, Read, ReplicaId, SessionKey, Tick, Ticked};
+use crate::{Attempt, Born, Enter, Entered, Entry, Ports, Read, ReplicaId, SessionKey, Tick, Ticked};
 use async_trait::async_trait;
 use bytes::Bytes;
 use run_protocol::{Fence, RecordVersion};
@@ -54,9 +54,8 @@ impl Replica {
             born: self.born.clone(),
             key: key.clone(),
             attempt: Attempt(attempt.into()),
-            kind: LeaseKind::Run,
             ticket: 1,
-            was_open: false,
+            for_others: false,
         }
     }
 
@@ -143,9 +142,9 @@ macro_rules! conformance_tests {
         $crate::conformance_tests!($world, leases:
             a_lease_is_won_by_one_and_awaited_by_others
             a_repeated_wish_is_won_again
-            an_exclusive_wish_does_not_wait
-            an_exclusive_wish_begins_only_if_nothing_was_open
+            a_wish_for_others_is_left_to_them
             a_lost_lease_cannot_begin
+            who_was_outrun_cannot_begin_with_a_lease_that_came_late
             beginning_twice_says_so_once
             a_newer_ticket_keeps_the_lease
             release_is_done_once

@@ -10,15 +10,6 @@ use std::collections::HashMap;
 /// The status of a session that is worked on or waits for work, as JSON.
 pub const BUSY: &str = r#"{"type":"busy"}"#;
 
-/// What a lease is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LeaseKind {
-    /// A run: a second one waits for it.
-    Run,
-    /// An operation that refuses to begin while another works.
-    Exclusive,
-}
-
 /// A wish to become a session's runner.
 #[derive(Clone, Debug)]
 pub struct Enter {
@@ -30,12 +21,10 @@ pub struct Enter {
     pub key: SessionKey,
     /// This attempt.
     pub attempt: Attempt,
-    /// What for.
-    pub kind: LeaseKind,
     /// The newest ticket that the wish is about.
     pub ticket: u64,
-    /// Whether the session was open before that ticket.
-    pub was_open: bool,
+    /// The wisher leaves: another is to run.
+    pub for_others: bool,
 }
 
 /// The answer to [`Enter`].
@@ -43,11 +32,9 @@ pub struct Enter {
 pub enum Entered {
     /// The lease is this attempt's. A repeated call says so again.
     Won,
-    /// Another replica works; it was told that there is more. Or the wisher was buried and does not know it yet: then
-    /// the lease is left to whoever claims it.
+    /// Another replica works; it was told that there is more. Or the wish is for others, or the wisher was buried and does not
+    /// know it yet: then the lease is left to whoever claims it.
     Waiting,
-    /// Another works, and an exclusive operation does not wait.
-    Busy,
     /// The backend bears another mark: it forgot everything.
     Reborn(Born),
 }
@@ -62,7 +49,8 @@ pub trait Leases: Send + Sync {
     async fn confirm(&self, key: &SessionKey, attempt: &Attempt) -> Result<bool>;
 
     /// Begins to work under a fence that the store gave: sets fence and status `busy`, and appends the events, all at
-    /// once. False if the lease is no longer this attempt's.
+    /// once. False if the lease is no longer this attempt's, or if a newer fence has begun: a wish that arrived late gave it
+    /// back.
     async fn begin(&self, key: &SessionKey, attempt: &Attempt, fence: Fence, events: &[Entry]) -> Result<bool>;
 
     /// Gives the lease back if nothing newer than `seen` wants work; the events are appended in the same step.
@@ -75,7 +63,7 @@ pub trait Leases: Send + Sync {
     /// How the attempt before the one that has the lease ended. What nothing is known of failed.
     async fn former(&self, key: &SessionKey) -> Result<Former>;
 
-    /// Takes the own lease back after a burial or a rebirth: works if it is missing, or ownerless with the same fence.
+    /// Takes the own lease back after a burial or a rebirth: works if it is missing and no newer fence has begun, or ownerless with the same fence.
     /// A lease that bears the attempt still becomes this replica's, whatever the replica was called before.
     async fn adopt(&self, key: &SessionKey, replica: &ReplicaId, attempt: &Attempt, fence: Fence) -> Result<Adopted>;
 

@@ -15,7 +15,7 @@ pub mod table;
 
 pub use events::{Appended, BatchNumber, Cursor, Entry, EventLog, LogLimits, Read, Subscription};
 pub use keys::{Attempt, Born, ReplicaId, SessionKey};
-pub use leases::{Adopted, Enter, Entered, Former, LeaseKind, Leases, Released};
+pub use leases::{Adopted, Enter, Entered, Former, Leases, Released};
 pub use locks::{LockGuard, Locks};
 pub use registry::{Registry, Signal, Tick, Ticked};
 

@@ -2,7 +2,7 @@
 //! backend keeps one behind a mutex; a model checker holds, copies and compares them. Redis answers the same to the same
 //! operations.
 
-use crate::leases::{Adopted, BUSY, Entered, Former, LeaseKind, Released};
+use crate::leases::{Adopted, BUSY, Entered, Former, Released};
 use run_protocol::Fence;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,6 +46,8 @@ pub struct Table<N: Names> {
     leases: BTreeMap<N::Session, Lease<N>>,
     trials: BTreeMap<N::Replica, N::Session>,
     pokes: BTreeMap<N::Replica, BTreeMap<N::Session, u64>>,
+    /// The newest fence of each session that began, and when, whether its lease is still there or not: no older one begins.
+    begun: BTreeMap<N::Session, (Fence, u64)>,
 }
 
 /// One lease. There is no abort flag: in one process nobody but its owner could read it, and the owner is poked.
@@ -81,15 +83,13 @@ pub enum Told<N: Names> {
     Wake,
 }
 
-/// A wish to become a session's runner, beside who wishes.
+/// A wish that somebody becomes a session's runner, beside who wishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Wish {
-    /// What for.
-    pub kind: LeaseKind,
     /// The newest ticket that it is about.
     pub ticket: u64,
-    /// Whether the session was open before that ticket.
-    pub was_open: bool,
+    /// The wisher leaves: another is to run.
+    pub for_others: bool,
 }
 
 /// What a lease that is to begin answers.
@@ -99,7 +99,7 @@ pub enum Begun {
     First,
     /// It had begun by the same call.
     Again,
-    /// It is not this attempt's.
+    /// It is not this attempt's, or a newer fence has begun.
     NotMine,
 }
 
@@ -122,6 +122,7 @@ impl<N: Names> Default for Table<N> {
             leases: BTreeMap::new(),
             trials: BTreeMap::new(),
             pokes: BTreeMap::new(),
+            begun: BTreeMap::new(),
         }
     }
 }
@@ -262,25 +263,18 @@ impl<N: Names> Table<N> {
         wish: Wish,
         now: u64,
     ) -> (Entered, Option<Told<N>>) {
-        let is_exclusive = wish.kind == LeaseKind::Exclusive;
-        let is_alive = self.beats.contains_key(replica);
+        let may_own = !wish.for_others && self.beats.contains_key(replica);
         let lease = self.leases.get_mut(key);
         if lease.as_ref().is_some_and(|lease| lease.is_of(attempt)) {
             return (Entered::Won, None);
         }
         if let Some(lease) = lease.filter(|lease| lease.owner().is_some()) {
-            if is_exclusive {
-                return (Entered::Busy, None);
-            }
             lease.want = lease.want.max(wish.ticket);
             return (Entered::Waiting, self.poke(key));
         }
-        if is_exclusive && (wish.was_open || !is_alive) {
-            return (Entered::Busy, None);
-        }
         let lease = self.leases.entry(key.clone()).or_insert_with(|| Lease::new(Holder::Nobody(now)));
         lease.want = lease.want.max(wish.ticket);
-        if is_alive {
+        if may_own {
             lease.holder = Holder::Owner(replica.clone(), attempt.clone());
             return (Entered::Won, None);
         }
@@ -292,17 +286,34 @@ impl<N: Names> Table<N> {
         self.leases.get(key).is_some_and(|lease| lease.is_of(attempt))
     }
 
-    /// Begins to work under a fence.
-    pub fn begin(&mut self, key: &N::Session, attempt: &N::Attempt, fence: Fence) -> Begun {
-        match self.lease_of(key, attempt) {
+    /// Begins to work under a fence. A wish that arrives late gives an attempt its lease back after another has done the whole
+    /// work: the fence of that one is newer.
+    pub fn begin(&mut self, key: &N::Session, attempt: &N::Attempt, fence: Fence, now: u64) -> Begun {
+        let is_outrun = self.is_outrun(key, fence);
+        match self.lease_of(key, attempt).filter(|_| !is_outrun) {
             None => Begun::NotMine,
             Some(lease) if lease.fence == Some(fence) => Begun::Again,
             Some(lease) => {
                 lease.fence = Some(fence);
                 lease.status = BUSY.into();
+                self.begun.insert(key.clone(), (fence, now));
                 Begun::First
             }
         }
+    }
+
+    fn is_outrun(&self, key: &N::Session, fence: Fence) -> bool {
+        self.begun.get(key).is_some_and(|(newest, _)| fence < *newest)
+    }
+
+    /// Forgets which fences began before a moment.
+    pub fn forget_begun(&mut self, before: u64) {
+        self.begun.retain(|_, (_, at)| *at >= before);
+    }
+
+    /// The newest fence of each session that began, and when.
+    pub fn begun(&self) -> &BTreeMap<N::Session, (Fence, u64)> {
+        &self.begun
     }
 
     /// What giving the lease back would answer.
@@ -339,7 +350,9 @@ impl<N: Names> Table<N> {
     /// Takes the own lease back.
     pub fn adopt(&mut self, key: &N::Session, replica: &N::Replica, attempt: &N::Attempt, fence: Fence) -> Adopted {
         let holder = Holder::Owner(replica.clone(), attempt.clone());
+        let is_outrun = self.is_outrun(key, fence);
         match self.leases.get_mut(key) {
+            None if is_outrun => return Adopted::Lost,
             None => {
                 self.leases.insert(key.clone(), Lease { fence: Some(fence), ..Lease::new(holder) });
             }

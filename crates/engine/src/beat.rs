@@ -30,13 +30,17 @@ pub(crate) enum Heard {
 }
 
 impl Heard {
-    /// As what follows is decided from it.
-    pub(crate) fn beaten(&self) -> Beaten<Born> {
+    /// As what follows is decided from it. `runs`: something runs here for a session.
+    pub(crate) fn beaten(&self, runs: impl Fn(&SessionKey) -> bool) -> Beaten<Born> {
         match self {
             Self::Nothing => Beaten::Unanswered,
             Self::Buried => Beaten::Buried,
             Self::Reborn(born) => Beaten::Reborn(born.clone()),
-            Self::Alive(news) => Beaten::Alive { owned: news.owned, due: news.due },
+            Self::Alive(news) => Beaten::Alive {
+                owned: news.owned,
+                due: news.due,
+                is_mistaken: news.pokes.iter().any(|(key, _)| !runs(key)),
+            },
         }
     }
 }

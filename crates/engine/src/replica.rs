@@ -201,7 +201,8 @@ impl Engine {
                 },
                 () = self.0.stopped.cancelled() => return,
             };
-            match Duty::decide(heard.beaten(), self.0.runs.count() as u64) {
+            let beaten = heard.beaten(|key| self.0.runs.run_of(key) != RunHere::No);
+            match Duty::decide(beaten, self.0.runs.count() as u64) {
                 Duty::LookByThemselves => self.look_at_all_runs(),
                 Duty::JoinAgain(mark) => self.rejoin(mark).await,
                 Duty::GoOn { claims, amends } => {
@@ -370,16 +371,7 @@ impl Engine {
             (state.id.clone(), state.born.clone())
         };
         tracing::warn!(replica = %id, reborn = was_reborn, "joins the fleet again");
-        match self.0.ports.registry.join(&id, &proposal).await {
-            Ok(born) => self.0.replica.state().born = born,
-            Err(error) => {
-                tracing::warn!(%error, "the fleet could not be joined");
-                return;
-            }
-        }
-        for (key, attempt, fence) in self.0.runs.begun() {
-            self.adopt(&id, &key, &attempt, fence).await;
-        }
+        // First: whether the rest can be done now or not, it is not told again that coordination forgot.
         if was_reborn {
             let engine = self.clone();
             self.0.tasks.spawn(async move {
@@ -393,6 +385,16 @@ impl Engine {
                     () = engine.0.stopped.cancelled() => {}
                 }
             });
+        }
+        match self.0.ports.registry.join(&id, &proposal).await {
+            Ok(born) => self.0.replica.state().born = born,
+            Err(error) => {
+                tracing::warn!(%error, "the fleet could not be joined");
+                return;
+            }
+        }
+        for (key, attempt, fence) in self.0.runs.begun() {
+            self.adopt(&id, &key, &attempt, fence).await;
         }
     }
 

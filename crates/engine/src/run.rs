@@ -9,7 +9,7 @@ use crate::runs::RunHandle;
 use crate::strand::stay;
 use crate::trace;
 use crate::trial::Trial;
-use coordination::{Attempt, Enter, Entered, LeaseKind, SessionKey};
+use coordination::{Attempt, Enter, Entered, SessionKey};
 pub(crate) use run_protocol::StopReason;
 use run_protocol::{
     Asked, End, EnterInput, Entering, Entry, Fence, Former, Handover, Head, Look, RecordVersion, entering,
@@ -71,10 +71,8 @@ impl Engine {
     /// `number` of the run guard, where it was read already.
     pub(crate) async fn enter(&self, key: &SessionKey, ticket: u64, was_open: bool, number: Option<u64>) {
         if self.is_draining() {
-            // Stored here, run elsewhere.
-            if let Err(error) = self.0.ports.leases.ensure_due(key, &self.0.replica.born()).await {
-                tracing::warn!(session = %key.session, %error, "nobody could be told of a prompt");
-            }
+            // Stored here, run elsewhere: whoever works there is told, too, and does not let go.
+            self.ask(key, &self.new_attempt(), ticket, true).await;
             return;
         }
         let attempt = self.new_attempt();
@@ -84,7 +82,7 @@ impl Engine {
         loop {
             let input = match next {
                 entering::Enter::ReadNumber => EnterInput::Number(self.read_run_number(key).await.ok()),
-                entering::Enter::Ask => EnterInput::Asked(self.ask(key, &attempt, ticket, was_open).await),
+                entering::Enter::Ask => EnterInput::Asked(self.ask(key, &attempt, ticket, false).await),
                 entering::Enter::Wait { tries } => {
                     let wait = 100 * u64::from(tries) + self.0.ids.bits() % 100;
                     tokio::time::sleep(Duration::from_millis(wait)).await;
@@ -97,21 +95,20 @@ impl Engine {
         }
     }
 
-    /// Asks for the session's lease once.
-    async fn ask(&self, key: &SessionKey, attempt: &Attempt, ticket: u64, was_open: bool) -> Asked {
+    /// Asks for the session's lease once, or that others take it.
+    async fn ask(&self, key: &SessionKey, attempt: &Attempt, ticket: u64, for_others: bool) -> Asked {
         let enter = Enter {
             replica: self.0.replica.id(),
             born: self.0.replica.born(),
             key: key.clone(),
             attempt: attempt.clone(),
-            kind: LeaseKind::Run,
             ticket,
-            was_open,
+            for_others,
         };
         let span = trace::lease("enter", key, attempt);
         match self.0.ports.leases.enter(&enter).instrument(span).await {
             Ok(Entered::Won) => Asked::Won,
-            Ok(Entered::Waiting | Entered::Busy) => Asked::Others,
+            Ok(Entered::Waiting) => Asked::Others,
             Ok(Entered::Reborn(_)) => Asked::Unknown,
             Err(error) => {
                 tracing::warn!(session = %key.session, %error, "a lease could not be asked for");

@@ -53,7 +53,7 @@ impl World {
 
 /// What Redis knows of replicas comes in their order, not in that of their names.
 fn say_table(table: &Table<Small>, place: impl Fn(&ReplicaName) -> Option<usize>, said: &mut Said) {
-    (table.born(), table.leases()).hash(said);
+    (table.born(), table.leases(), table.begun()).hash(said);
     let (beats, pokes) = (table.beats(), table.pokes());
     let poked = |name: &ReplicaName| pokes.get(name).filter(|pokes| !pokes.is_empty());
     let mut names: Vec<_> = pokes.keys().filter(|name| poked(name).is_some()).chain(beats.keys()).copied().collect();

@@ -56,14 +56,24 @@ impl Bound {
         Self { readers: 1, kinds: &[Fault::HintLost], ..Self::small() }
     }
 
-    /// With a replica that dies and an answer that is lost, in any order.
+    /// With two different faults of those that are over at once, in any order.
     pub fn two_faults() -> Self {
-        Self { faults: 2, kinds: &[Fault::Crash, Fault::AnswerLost], ..Self::small() }
+        Self { faults: 2, kinds: &Fault::AT_ONCE, ..Self::small() }
     }
 
-    /// With a client that sends its prompt again while a replica dies.
+    /// With a client that sends its prompt again, and a fault that is over at once.
     pub fn with_retry() -> Self {
-        Self { retries: 1, kinds: &[Fault::Crash], ..Self::small() }
+        Self { retries: 1, kinds: &Fault::AT_ONCE, ..Self::small() }
+    }
+
+    /// With a client that aborts, and a fault that is over at once.
+    pub fn with_abort() -> Self {
+        Self { aborts: 1, kinds: &Fault::AT_ONCE, ..Self::small() }
+    }
+
+    /// With a client that deletes the session while a replica dies.
+    pub fn with_deletion() -> Self {
+        Self { deletions: 1, kinds: &[Fault::Crash], ..Self::small() }
     }
 
     /// What `make model` explores.
@@ -124,6 +134,10 @@ impl Fault {
         Self::Twice,
         Self::HintLost,
     ];
+
+    /// Those that are over at once: no replica is away for some time, nor does Redis forget everything.
+    pub const AT_ONCE: [Self; 6] =
+        [Self::Crash, Self::Failover, Self::AnswerLost, Self::Late, Self::Twice, Self::HintLost];
 }
 
 /// What is wrong with the surroundings of the core, for the tests that show that it would be found.

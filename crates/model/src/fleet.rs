@@ -352,7 +352,7 @@ impl World {
                     Enter::ReadNumber => EnterInput::Number(Some(self.store.run)),
                     _ => {
                         let Some(replica) = id else { return };
-                        let wish = Command::Enter { replica, born, attempt, ticket, was_open };
+                        let wish = Command::Enter { replica, born, attempt, ticket };
                         EnterInput::Asked(match self.call(r, &wish, how) {
                             Some(Answer::Entered(Entered::Won)) => Asked::Won,
                             Some(Answer::Reborn) => Asked::Unknown,
@@ -469,7 +469,8 @@ impl World {
             Beaten::Buried
         } else {
             let news = self.redis.news(&id, &[]);
-            Beaten::Alive { owned: news.owned, due: news.due }
+            let is_mistaken = !news.pokes.is_empty() && self.replicas[r].runs.is_empty();
+            Beaten::Alive { owned: news.owned, due: news.due, is_mistaken }
         }
     }
 

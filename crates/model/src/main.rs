@@ -1,7 +1,7 @@
 //! Explores the large bounds, then what is wrong on purpose, and writes what came of it to `docs/evidence/model.md`. A bound of
-//! one's own, by `--prompts n --aborts n ...`, is explored and printed, no more.
+//! one's own, by `--prompts n --kinds Crash,Late ...`, is explored and printed, no more.
 
-use model::bound::{Bound, Flaw};
+use model::bound::{Bound, Fault, Flaw};
 use model::{Explored, explore};
 use std::fmt::Write as _;
 use std::path::Path;
@@ -12,8 +12,15 @@ fn main() -> Result<ExitCode, String> {
     let (mut bound, mut is_own) = (Bound::large(), false);
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
-        let value = words.next().and_then(|value| value.parse::<u8>().ok());
-        let value = value.ok_or_else(|| format!("{word} needs a number"))?;
+        let value = words.next().unwrap_or_default();
+        if word == "--kinds" {
+            let fault = |name: &str| Fault::ALL.into_iter().find(|fault| format!("{fault:?}") == name);
+            let kinds: Option<Vec<_>> = value.split(',').map(fault).collect();
+            bound.kinds = kinds.ok_or_else(|| format!("{word} needs some of {:?}", Fault::ALL))?.leak();
+            is_own = true;
+            continue;
+        }
+        let value = value.parse::<u8>().map_err(|_| format!("{word} needs a number"))?;
         let part = match word.as_str() {
             "--threads" => {
                 threads = value.into();
@@ -56,7 +63,15 @@ fn main() -> Result<ExitCode, String> {
         print!("{explored}");
         let _ = write!(page, "\n## {heading}\n\n```text\n{explored}```\n");
     };
-    for bound in [Bound::large(), Bound::two_faults(), Bound::with_retry(), Bound::with_readers()] {
+    let bounds = [
+        Bound::large(),
+        Bound::two_faults(),
+        Bound::with_retry(),
+        Bound::with_abort(),
+        Bound::with_deletion(),
+        Bound::with_readers(),
+    ];
+    for bound in bounds {
         let explored = explore(bound, threads);
         is_sound &= explored.is_sound();
         note("As it is", &explored);

@@ -3,7 +3,7 @@
 use crate::bound::Fault;
 use crate::world::{AttemptName, Command, ReplicaName, Small, World};
 use coordination::table::{Begun, Holder, Table, Told, Wish};
-use coordination::{Adopted, Entered, LeaseKind, Released};
+use coordination::{Adopted, Entered, Released};
 use run_protocol::{Fence, Former};
 
 /// Later than everything: a delay is over at any moment.
@@ -71,12 +71,12 @@ impl World {
     pub fn execute(&mut self, command: &Command, heard: bool) -> Answer {
         let key = ();
         match *command {
-            Command::Enter { replica, born, attempt, ticket, was_open } => {
+            Command::Enter { replica, born, attempt, ticket } => {
                 let mark = self.new_mark();
                 if self.change(|table| table.reborn(&born, &replica, || mark)).is_some() {
                     return Answer::Reborn;
                 }
-                let wish = Wish { kind: LeaseKind::Run, ticket: ticket.into(), was_open };
+                let wish = Wish { ticket: ticket.into(), for_others: false };
                 let (entered, told) = self.change(|table| {
                     let (entered, told) = table.enter(&replica, &key, &attempt, wish, 0);
                     (entered, count_once(table, told))
@@ -86,7 +86,7 @@ impl World {
             }
             Command::Confirm { attempt } => Answer::Yes(self.redis.confirm(&key, &attempt)),
             Command::Begin { attempt, fence } => {
-                let begun = self.change(|table| table.begin(&key, &attempt, fence));
+                let begun = self.change(|table| table.begin(&key, &attempt, fence, 0));
                 if begun == Begun::First {
                     self.tell(fence, heard);
                     self.seen.begun = self.seen.begun.max(fence.0);

@@ -182,7 +182,7 @@ pub enum Chore {
 /// A command to Redis.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
-    Enter { replica: ReplicaName, born: u8, attempt: AttemptName, ticket: u8, was_open: bool },
+    Enter { replica: ReplicaName, born: u8, attempt: AttemptName, ticket: u8 },
     Confirm { attempt: AttemptName },
     Begin { attempt: AttemptName, fence: Fence },
     Former,

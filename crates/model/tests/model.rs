@@ -38,8 +38,13 @@ fn everything_holds_with_two_faults_one_after_the_other() {
 }
 
 #[test]
-fn everything_holds_with_a_client_that_sends_again_while_a_replica_dies() {
+fn everything_holds_with_a_client_that_sends_again_and_a_fault() {
     holds(Bound::with_retry());
+}
+
+#[test]
+fn everything_holds_with_a_client_that_aborts_and_a_fault() {
+    holds(Bound::with_abort());
 }
 
 #[test]

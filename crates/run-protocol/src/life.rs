@@ -186,7 +186,7 @@ pub enum Input<'a> {
     Taken(Option<Fence>),
     /// What the first head commit found.
     Opened(Opened),
-    /// Whether the lease was still this attempt's.
+    /// Whether the lease was still this attempt's, and no newer fence had begun.
     Begun(bool),
     /// How the attempt before ended.
     Follows(Former),
@@ -337,7 +337,9 @@ impl Life {
                 self.told_busy = !has_intent;
                 self.go(At::Beginning { goes_on }, Effect::Begin { fence, silent: has_intent })
             }
-            (At::Beginning { .. }, Input::Begun(false)) => self.end(End::Over),
+            // The lease is another's; or it is this attempt's by a wish that came late, and nobody else may have it before it
+            // is given away.
+            (At::Beginning { .. }, Input::Begun(false)) => self.end(End::HandOver),
             (At::Beginning { goes_on: true }, Input::Begun(true)) => self.go(At::AskingFormer, Effect::AskFormer),
             (At::Beginning { goes_on: false }, Input::Begun(true)) => self.look(),
             (At::AskingFormer, Input::Follows(former)) => {

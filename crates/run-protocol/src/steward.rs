@@ -15,6 +15,8 @@ pub enum Beaten<Mark> {
         owned: u64,
         /// Leases that wait for an owner.
         due: u64,
+        /// It is to look at a session that nothing runs for here: others take it for the owner.
+        is_mistaken: bool,
     },
 }
 
@@ -42,7 +44,9 @@ impl<Mark> Duty<Mark> {
             Beaten::Unanswered => Self::LookByThemselves,
             Beaten::Buried => Self::JoinAgain(None),
             Beaten::Reborn(mark) => Self::JoinAgain(Some(mark)),
-            Beaten::Alive { owned, due } => Self::GoOn { claims: due > 0, amends: owned != runs },
+            Beaten::Alive { owned, due, is_mistaken } => {
+                Self::GoOn { claims: due > 0, amends: is_mistaken || owned != runs }
+            }
         }
     }
 }
@@ -59,9 +63,12 @@ mod tests {
 
     #[test]
     fn what_is_counted_otherwise_is_brought_to_agree() {
-        let alive = |owned, due| Duty::<u8>::decide(Beaten::Alive { owned, due }, 2);
+        let alive = |owned, due| Duty::<u8>::decide(Beaten::Alive { owned, due, is_mistaken: false }, 2);
         assert_eq!(alive(2, 0), Duty::GoOn { claims: false, amends: false });
         assert_eq!(alive(1, 3), Duty::GoOn { claims: true, amends: true });
+        // One lease too many and one too few are as many as there should be.
+        let mistaken = Beaten::Alive { owned: 2, due: 0, is_mistaken: true };
+        assert_eq!(Duty::<u8>::decide(mistaken, 2), Duty::GoOn { claims: false, amends: true });
         assert_eq!(Duty::<u8>::decide(Beaten::Buried, 0), Duty::JoinAgain(None));
         assert_eq!(Duty::decide(Beaten::Reborn(7), 0), Duty::JoinAgain(Some(7)));
     }

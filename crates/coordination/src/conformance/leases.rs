@@ -1,7 +1,7 @@
 //! Leases: who works for a session.
 
 use super::{Replica, World, attempt, entry, key, within};
-use crate::{Adopted, Enter, Entered, Entry, LeaseKind, LogLimits, Released};
+use crate::{Adopted, Enter, Entered, Entry, LogLimits, Released};
 use run_protocol::Fence;
 use std::time::Duration;
 use wire::tenant::Tenant;
@@ -28,28 +28,18 @@ pub async fn a_repeated_wish_is_won_again(world: &dyn World) {
     assert_eq!(a.owned().await, 1);
 }
 
-pub async fn an_exclusive_wish_does_not_wait(world: &dyn World) {
+pub async fn a_wish_for_others_is_left_to_them(world: &dyn World) {
     let (a, b) = (Replica::join(world, "a").await, Replica::join(world, "b").await);
-    let exclusive =
-        |replica: &Replica, name: &str| Enter { kind: LeaseKind::Exclusive, ..replica.wish(&key("s"), name) };
-    assert_eq!(a.ports.leases.enter(&exclusive(&a, "1")).await.unwrap(), Entered::Won);
-    assert_eq!(a.ports.leases.enter(&exclusive(&a, "1")).await.unwrap(), Entered::Won);
-    assert_eq!(b.ports.leases.enter(&exclusive(&b, "2")).await.unwrap(), Entered::Busy);
-    assert_eq!(b.enter(&key("s"), "3").await, Entered::Waiting);
-}
-
-pub async fn an_exclusive_wish_begins_only_if_nothing_was_open(world: &dyn World) {
-    let a = Replica::join(world, "a").await;
-    let exclusive = |was_open| Enter {
-        kind: LeaseKind::Exclusive,
-        was_open,
-        ..a.wish(&key("s"), &format!("was open: {was_open}"))
+    let for_others = async |name: &str, ticket| {
+        let wish = Enter { ticket, for_others: true, ..a.wish(&key("s"), name) };
+        a.ports.leases.enter(&wish).await.unwrap()
     };
-    assert_eq!(a.ports.leases.enter(&exclusive(true)).await.unwrap(), Entered::Busy);
-    assert_eq!(a.ports.leases.attempt_of(&key("s")).await.unwrap(), None);
-    a.ports.leases.ensure_due(&key("s"), &a.born).await.unwrap();
-    assert_eq!(a.ports.leases.enter(&exclusive(true)).await.unwrap(), Entered::Busy);
-    assert_eq!(a.ports.leases.enter(&exclusive(false)).await.unwrap(), Entered::Won);
+    assert_eq!(for_others("1", 1).await, Entered::Waiting);
+    assert_eq!(b.claim(&["2"]).await, [(key("s"), attempt("2"))]);
+    assert!(b.ports.leases.begin(&key("s"), &attempt("2"), Fence(1), &[]).await.unwrap());
+    // Whoever works is told that there is more, and does not let go.
+    assert_eq!(for_others("3", 2).await, Entered::Waiting);
+    assert_eq!(b.ports.leases.release(&key("s"), &attempt("2"), 1, &[]).await.unwrap(), Released::More);
 }
 
 pub async fn a_lost_lease_cannot_begin(world: &dyn World) {
@@ -62,6 +52,22 @@ pub async fn a_lost_lease_cannot_begin(world: &dyn World) {
     assert!(!a.ports.leases.begin(&key("s"), &attempt("1"), Fence(1), &[entry("another's")]).await.unwrap());
     assert!(b.ports.leases.begin(&key("s"), &attempt("2"), Fence(2), &[entry("mine")]).await.unwrap());
     assert_eq!(a.bodies(&Tenant::default()).await, ["mine"]);
+}
+
+pub async fn who_was_outrun_cannot_begin_with_a_lease_that_came_late(world: &dyn World) {
+    let (a, b) = (Replica::join(world, "a").await, Replica::join(world, "b").await);
+    a.enter(&key("s"), "1").await;
+    a.ports.leases.hand_over(&key("s"), &attempt("1"), 0, false).await.unwrap();
+    b.run(&key("s"), "2", 8).await;
+    assert_eq!(b.ports.leases.release(&key("s"), &attempt("2"), 9, &[]).await.unwrap(), Released::Done);
+    assert_eq!(a.enter(&key("s"), "1").await, Entered::Won, "the wish, once more");
+    assert!(!a.ports.leases.begin(&key("s"), &attempt("1"), Fence(7), &[entry("outrun")]).await.unwrap());
+    a.ports.leases.forget(&key("s")).await.unwrap();
+    let adopted = a.ports.leases.adopt(&key("s"), &a.id, &attempt("1"), Fence(7)).await.unwrap();
+    assert_eq!(adopted, Adopted::Lost);
+    assert_eq!(a.enter(&key("s"), "3").await, Entered::Won);
+    assert!(a.ports.leases.begin(&key("s"), &attempt("3"), Fence(10), &[entry("the next")]).await.unwrap());
+    assert_eq!(a.bodies(&Tenant::default()).await, ["the next"]);
 }
 
 pub async fn beginning_twice_says_so_once(world: &dyn World) {
@@ -264,8 +270,6 @@ pub async fn a_wish_of_a_buried_replica_is_left_to_the_living(world: &dyn World)
     let (a, b) = (Replica::join(world, "a").await, Replica::join(world, "b").await);
     assert_eq!(b.ports.registry.bury(&a.id, 0).await.unwrap(), Some(0));
     assert_eq!(a.enter(&key("s"), "1").await, Entered::Waiting);
-    let exclusive = Enter { kind: LeaseKind::Exclusive, ..a.wish(&key("t"), "2") };
-    assert_eq!(a.ports.leases.enter(&exclusive).await.unwrap(), Entered::Busy);
     assert_eq!(a.claim(&["3"]).await, []);
     assert_eq!(b.claim(&["4", "5"]).await, [(key("s"), attempt("4"))]);
 }

@@ -17,7 +17,7 @@ impl Leases for Shared {
             return Ok(Entered::Reborn(born));
         }
         let now = state.now();
-        let wish = Wish { kind: enter.kind, ticket: enter.ticket, was_open: enter.was_open };
+        let wish = Wish { ticket: enter.ticket, for_others: enter.for_others };
         let (entered, told) = state.table.enter(&enter.replica, &enter.key, &enter.attempt, wish, now);
         state.tell(told);
         Ok(entered)
@@ -29,7 +29,8 @@ impl Leases for Shared {
 
     async fn begin(&self, key: &SessionKey, attempt: &Attempt, fence: Fence, events: &[Entry]) -> Result<bool> {
         let mut state = self.state();
-        let begun = state.table.begin(key, attempt, fence);
+        let now = state.now();
+        let begun = state.table.begin(key, attempt, fence, now);
         if begun == Begun::First {
             self.append(&mut state, &key.tenant, events);
         }

@@ -28,6 +28,8 @@ impl Registry for Shared {
         if !state.table.beat(&tick.replica) {
             return Ok(Ticked::Buried);
         }
+        let before = state.now().saturating_sub(self.limits.age.as_millis() as u64);
+        state.table.forget_begun(before);
         let News { owned, pokes, due } = state.table.news(&tick.replica, &tick.acknowledged);
         let beats = state.table.beats().iter().map(|(replica, beat)| (replica.clone(), *beat)).collect();
         let newest = tick.watched.iter().map(|tenant| (tenant.clone(), self.newest_of(&mut state, tenant))).collect();
