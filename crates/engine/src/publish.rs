@@ -180,13 +180,16 @@ impl Engine {
             match self.0.ports.events.publish(tenant, &publisher, *number, &batch).await {
                 Ok(fenced) if fenced.is_empty() || is_repeated => return true,
                 Ok(fenced) => {
-                    batch = self.still_owned(tenant, batch, &fenced).await;
+                    let is_known;
+                    (batch, is_known) = self.still_owned(tenant, batch, &fenced).await;
                     if batch.is_empty() {
                         return true;
                     }
-                    is_repeated = true;
                     *number += 1;
-                    continue;
+                    is_repeated = is_known;
+                    if is_known {
+                        continue;
+                    }
                 }
                 Err(error) => tracing::warn!(%tenant, %error, "events wait for coordination"),
             }
@@ -200,10 +203,10 @@ impl Engine {
     }
 
     /// Of the entries that were left out: those of runs that are here, still hold their guard, and whose lease could be taken
-    /// back.
-    async fn still_owned(&self, tenant: &Tenant, batch: Vec<Entry>, fenced: &[usize]) -> Vec<Entry> {
+    /// back. False beside them: of some that is not known.
+    async fn still_owned(&self, tenant: &Tenant, batch: Vec<Entry>, fenced: &[usize]) -> (Vec<Entry>, bool) {
         let replica = self.0.replica.id();
-        let mut owned = Vec::new();
+        let (mut owned, mut is_known) = (Vec::new(), true);
         for (index, entry) in batch.into_iter().enumerate() {
             let (Some(session), Some(fence)) = (&entry.session, entry.fence) else { continue };
             let key = SessionKey::new(tenant.clone(), session.clone());
@@ -218,9 +221,13 @@ impl Engine {
             match self.0.ports.leases.adopt(&key, &replica, &attempt, fence).await {
                 Ok(Adopted::Mine) => owned.push(entry),
                 Ok(Adopted::Lost) => self.0.runs.lose(&key, &attempt),
-                Err(error) => tracing::warn!(%session, %error, "events of a run are not published"),
+                Err(error) => {
+                    tracing::warn!(%session, %error, "events of a run wait for its lease");
+                    owned.push(entry);
+                    is_known = false;
+                }
             }
         }
-        owned
+        (owned, is_known)
     }
 }

@@ -6,7 +6,7 @@
 use async_trait::async_trait;
 use coordination::memory::Memory;
 use coordination::{
-    Adopted, Attempt, Born, CoordinationError, Enter, Entered, Entry, Former, Leases, LogLimits, Ports, Registry,
+    Adopted, Attempt, Born, CoordinationError, Enter, Entered, Entry, Former, Leases, LogLimits, Ports, Read, Registry,
     Released, ReplicaId, Result, SessionKey, Signal, Tick, Ticked,
 };
 use engine::{Accepted, Engine, NewSession, Parts, Prompt, Scope, Settings, TicketRef};
@@ -43,11 +43,12 @@ impl Entropy for Scrambled {
     }
 }
 
-/// Leases whose answers to what gives one away are lost while `loses` says so. They count how often one was given away, and
-/// how often one was adopted since.
+/// Leases whose answers to what gives one away are lost while `loses` says so, and that cannot be adopted for so many wishes.
+/// They count how often one was given away, and how often one was adopted since.
 struct Lossy {
     inner: Arc<dyn Leases>,
     loses: AtomicBool,
+    refuses: AtomicUsize,
     given: AtomicUsize,
     adopted: AtomicUsize,
 }
@@ -91,6 +92,10 @@ impl Leases for Lossy {
     }
 
     async fn adopt(&self, key: &SessionKey, replica: &ReplicaId, attempt: &Attempt, fence: Fence) -> Result<Adopted> {
+        let refuses = self.refuses.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if refuses {
+            return Err(CoordinationError::Unavailable("it was not answered".into()));
+        }
         if self.given.load(Ordering::SeqCst) > 0 {
             self.adopted.fetch_add(1, Ordering::SeqCst);
         }
@@ -220,7 +225,7 @@ async fn fleet(root: &Path) -> (Engine, Engine, Arc<Lossy>, Memory, SessionId) {
     let memory = Memory::new(Arc::new(Scrambled(AtomicU64::new(1))), LogLimits::default());
     let inner = memory.ports().leases;
     let (loses, given, adopted) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
-    let lossy = Arc::new(Lossy { inner, loses, given, adopted });
+    let lossy = Arc::new(Lossy { inner, loses, refuses: AtomicUsize::new(0), given, adopted });
     let first = engine(root, "first", 7, Ports { leases: lossy.clone(), ..memory.ports() }, demo()).await;
     let second = engine(root, "second", 11, memory.ports(), demo()).await;
     let session = new_session(&first, root).await;
@@ -329,6 +334,34 @@ async fn a_run_whose_guard_was_taken_while_it_was_cut_off_does_not_take_its_leas
     until(async || registry.joined.load(Ordering::SeqCst) == 2 && registry.newest.lock().unwrap().is_some()).await;
     assert_eq!(memory.ports().leases.attempt_of(&key).await.unwrap(), None, "it took back what another has done");
     first.drain().await;
+    first.stop().await;
+    second.stop().await;
+}
+
+/// What the log says of one kind of event.
+async fn told(memory: &Memory, kind: &str) -> Vec<serde_json::Value> {
+    let Ok(Read::Entries(entries)) = memory.ports().events.read_after(&Tenant::default(), None, 10_000).await else {
+        panic!("the log begins somewhere")
+    };
+    let events = entries.iter().map(|(_, body)| serde_json::from_slice::<serde_json::Value>(body).unwrap());
+    events.map(|event| event["payload"].clone()).filter(|event| event["type"] == kind).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_run_tells_waits_for_a_lease_that_cannot_be_taken_back_at_once() {
+    let root = tempfile::tempdir().unwrap();
+    let (first, second, lossy, memory, session) = fleet(root.path()).await;
+    let ticket = prompt(&first, &session, "some words that take a while").await;
+    until(async || !told(&memory, "message.part.delta").await.is_empty()).await;
+    lossy.refuses.store(4, Ordering::SeqCst);
+    memory.ports().leases.forget(&SessionKey::new(Tenant::default(), session.clone())).await.unwrap();
+    let answer = timeout(BOUND, first.wait(&ticket)).await.unwrap().unwrap();
+    let text: String = answer.parts.iter().filter_map(|part| part.text()).map(|text| text.text.as_str()).collect();
+    until(async || !told(&memory, "session.idle").await.is_empty()).await;
+    assert_eq!(lossy.refuses.load(Ordering::SeqCst), 0, "nobody wanted it back");
+    let deltas = told(&memory, "message.part.delta").await;
+    let deltas: String = deltas.iter().filter_map(|event| event["properties"]["delta"].as_str()).collect();
+    assert_eq!(deltas, text);
     first.stop().await;
     second.stop().await;
 }
