@@ -298,6 +298,12 @@ impl World {
         self.at(number).events("/global/event").await
     }
 
+    /// Opens `/global/event` at a replica, and again whenever the connection ends.
+    pub async fn faithful_global_events(&self, number: usize) -> EventReader {
+        let url = format!("{}/global/event", self.url(number));
+        EventReader::open_again_and_again(&url, &self.headers, self.contract.clone()).await
+    }
+
     /// Reconnects a reader of `/event` to a replica, with its last id.
     pub async fn reconnect(&self, reader: &mut EventReader, number: usize) {
         reader.reconnect(&format!("{}{}", self.url(number), self.event_path())).await;
