@@ -351,7 +351,7 @@ async fn told(memory: &Memory, kind: &str) -> Vec<serde_json::Value> {
 async fn what_a_run_tells_waits_for_a_lease_that_cannot_be_taken_back_at_once() {
     let root = tempfile::tempdir().unwrap();
     let (first, second, lossy, memory, session) = fleet(root.path()).await;
-    let ticket = prompt(&first, &session, "some words that take a while").await;
+    let ticket = prompt(&first, &session, &"some words that take a while ".repeat(30)).await;
     until(async || !told(&memory, "message.part.delta").await.is_empty()).await;
     lossy.refuses.store(4, Ordering::SeqCst);
     memory.ports().leases.forget(&SessionKey::new(Tenant::default(), session.clone())).await.unwrap();
