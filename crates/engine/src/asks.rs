@@ -154,15 +154,18 @@ pub(crate) async fn ask(
     is_shown: bool,
 ) -> Result<(), ToolError> {
     let (store, session) = (run.engine.tenant_store(&run.handle.key.tenant), scene.session.id.clone());
-    let (own, approved) = blocking(move || {
+    let (own, approved, known) = blocking(move || {
         let session = store.session(&session)?;
         let approved = approvals(&store, &session.project_id)?;
-        Ok((session.permission.unwrap_or_default(), approved))
+        Ok((session.permission.unwrap_or_default(), approved, parse(store.asks(&session.id)?)))
     })
     .await
     .map_err(failed)?;
+    // What a former runner asked is answered by people, whatever was allowed since: they may have said no.
+    let was_asked = known.iter().filter(|ask| ask.call.as_ref() == Some(&call)).filter_map(StoredAsk::permission);
+    let mut must_ask =
+        was_asked.into_iter().any(|asked| asked.permission == wanted.permission && asked.patterns == wanted.patterns);
     let rules: [&[Rule]; 3] = [&scene.agent.permission, &own, &approved];
-    let mut must_ask = false;
     for pattern in &wanted.patterns {
         match agents::permission::evaluate(&wanted.permission, pattern, &rules).action {
             Action::Allow => {}

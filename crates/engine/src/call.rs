@@ -387,7 +387,8 @@ impl CallHost {
     async fn end(&self, result: Result<Output, ToolError>) -> Result<(), EngineError> {
         let now = self.engine().now_ms();
         let mut part = self.part.lock().await;
-        let PartKind::Tool(call) = &mut part.kind else { return Ok(()) };
+        let mut ended = part.clone();
+        let PartKind::Tool(call) = &mut ended.kind else { return Ok(()) };
         let ToolState::Running { input, time, metadata, begun, .. } = &call.state else { return Ok(()) };
         let has_begun = *begun == Some(true);
         let (input, metadata) = (input.clone(), metadata.clone());
@@ -410,7 +411,10 @@ impl CallHost {
             }
             Err(error) => ToolState::Error { input, error: error.to_string(), metadata, time },
         };
-        put_part(&self.run, &part).await
+        // Whoever breaks this off in the midst finds a call that has not ended, and records that.
+        put_part(&self.run, &ended).await?;
+        *part = ended;
+        Ok(())
     }
 
     /// Notes whose a change of this file is, for snapshots that others take meanwhile.

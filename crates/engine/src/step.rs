@@ -101,6 +101,7 @@ pub(crate) async fn step(
                 changes: Changes::default(),
                 structured: None,
                 may_be_shortened: false,
+                is_overtaken: false,
             };
             return writing.shorten(request, &asked, first).await;
         }
@@ -135,6 +136,7 @@ pub(crate) async fn step(
         run,
         changes: transcript.changes_of_turn(&scene.user.id).below(&scene.instance.worktree),
         may_be_shortened: crate::compaction::may_follow(&transcript),
+        is_overtaken: transcript.newest_user().is_some_and(|newest| newest.id != scene.user.id),
         scene: Arc::new(scene),
         stop,
         message,
@@ -245,6 +247,8 @@ struct Writing<'a> {
     structured: Option<serde_json::Value>,
     /// Where it is a final answer and fills the context, the conversation is shortened after it.
     may_be_shortened: bool,
+    /// It answers an older prompt than the newest: the turn goes on with that, however the step ends.
+    is_overtaken: bool,
 }
 
 /// How a model call ended.

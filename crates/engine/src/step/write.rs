@@ -217,7 +217,7 @@ impl Writing<'_> {
 
     pub(super) fn outcome(&self, spent: Spent, ends: bool) -> Outcome {
         let id = self.message.id.clone();
-        let ends_with = ends.then(|| Settled {
+        let ends_with = (ends && !self.is_overtaken).then(|| Settled {
             answer: TicketAnswer::Message { id: id.to_string() },
             user: Some(self.scene.user.id.clone()),
             changes: self.changes.clone(),
