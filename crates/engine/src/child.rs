@@ -85,7 +85,9 @@ pub(crate) async fn task(
         }
         answer => answer,
     };
-    guard.is_done = true;
+    // After any other error nobody knows whether the child has come to its end.
+    let is_over = |error: &EngineError| matches!(error, EngineError::SessionNotFound(_) | EngineError::Unknown(_));
+    guard.is_done = answer.as_ref().map_or_else(is_over, |_| true);
     if let PartKind::Tool(ToolPart { state: ToolState::Running { metadata: Some(known), .. }, .. }) =
         &mut part.lock().await.kind
     {

@@ -202,7 +202,8 @@ pub(crate) fn fills(scene: &Scene, answer: &AssistantMessage) -> bool {
     let config = &scene.instance.config["compaction"];
     let is_counted = config["auto"] != false && scene.model.limit.context != 0 && !is_summary_message(answer);
     let tokens = &answer.tokens;
-    let sum = tokens.input + tokens.output + tokens.cache.read + tokens.cache.write;
+    let sum =
+        [tokens.output, tokens.cache.read, tokens.cache.write].into_iter().fold(tokens.input, u64::saturating_add);
     is_counted && tokens.total.unwrap_or(sum) >= usable(scene, config)
 }
 

@@ -5,7 +5,7 @@ use crate::api::EngineError;
 use crate::commit::{Committer, Decision};
 use crate::engine::{Counters, Engine, blocking};
 use crate::replica::unavailable;
-use crate::run::{Known, Run, Stop};
+use crate::run::{Known, Run, Stop, StopReason};
 use crate::runs::RunHandle;
 use crate::sessions::begin_deletion;
 use crate::settle::{Farewell, Settled};
@@ -293,6 +293,10 @@ impl Driver {
         }?;
         if let Some(reason) = stop.reason() {
             self.message = outcome.message;
+            // It had come to its end before it could be stopped.
+            if reason != StopReason::Lost && outcome.spent != Spent::default() {
+                run.add_up(outcome.spent, self.engine.now_ms()).await?;
+            }
             return Ok(Worked::Stopped(reason));
         }
         Counters::add(&self.engine.0.counters.steps, 1);

@@ -468,15 +468,31 @@ impl Engine {
             Some(TicketAnswer::Message { .. }) => {
                 message.ok_or_else(|| EngineError::MessageNotFound(ticket.message.clone()))
             }
-            Some(TicketAnswer::Dropped) | None => {
-                // OpenCode's answer: the newest message that is no prompt, else the newest one.
+            ending @ (Some(TicketAnswer::Dropped) | None) => {
                 let page = self.messages(&ticket.tenant, &ticket.session, None, None).await?;
-                let answer = page.items.iter().rev().find(|message| message.info.assistant().is_some());
-                let answer = answer.or(page.items.last()).cloned();
+                // How it ended was too long ago: its answer is still there.
+                let own = || answer_of_turn(&page.items, &ticket.message);
+                let answer = if ending.is_none() { own() } else { None };
+                // OpenCode's answer: the newest message that is no prompt, else the newest one.
+                let newest = || page.items.iter().rev().find(|message| message.info.assistant().is_some());
+                let answer = answer.or_else(newest).or(page.items.last()).cloned();
                 answer.ok_or_else(|| EngineError::MessageNotFound(ticket.message.clone()))
             }
         }
     }
+}
+
+/// The newest answer of the turn that answered a prompt: to itself, else to the one that it was answered with.
+fn answer_of_turn<'a>(messages: &'a [MessageWithParts], prompt: &MessageId) -> Option<&'a MessageWithParts> {
+    let answers = |to: &MessageId| {
+        let answers = |message: &&MessageWithParts| message.info.assistant().is_some_and(|info| info.parent_id == *to);
+        messages.iter().rev().find(answers)
+    };
+    answers(prompt).or_else(|| {
+        let at = messages.iter().position(|message| message.info.id() == prompt)?;
+        let next = messages[at..].iter().find_map(|message| message.info.assistant())?;
+        answers(&next.parent_id)
+    })
 }
 
 /// What is left of prompts whose replica died before it had given out their tickets, but for one that is stored again: the

@@ -24,8 +24,20 @@ const KEPT_TOOLS: [&str; 1] = ["skill"];
 impl Run {
     /// Takes old outputs of tools out of the model's sight where the configuration wants it (`compaction.prune`).
     ///
-    /// It comes before the tickets are settled: whoever takes the run over before that does it again.
+    /// It comes before the tickets are settled: whoever takes the run over before that does it again. Where it cannot be done
+    /// the outputs stay in sight: a conversation that cannot be read must not keep its callers waiting.
     pub(crate) async fn prune(&self) -> Result<(), EngineError> {
+        match self.prune_old().await {
+            Err(EngineError::Lost) => Err(EngineError::Lost),
+            Err(error) => {
+                tracing::warn!(session = %self.handle.key.session, %error, "old outputs are not taken out of sight");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
+    }
+
+    async fn prune_old(&self) -> Result<(), EngineError> {
         let engine = &self.engine;
         let Ok(instance) = engine.0.instances.get(self.known().session.directory.as_ref()).await else { return Ok(()) };
         if instance.config["compaction"]["prune"] != true {

@@ -9,7 +9,7 @@ use crate::run::session_record;
 use coordination::SessionKey;
 use run_protocol::{Delete, DeleteInput, Deletion, Head, HeadState, RecordVersion};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 use storage::{Page, Record, SessionFilter, StoreError, Write};
 use wire::ids::{MessageId, SessionId};
@@ -311,22 +311,60 @@ impl Engine {
     }
 
     async fn delete_once(&self, tenant: &Tenant, id: &SessionId) -> Result<(), EngineError> {
-        let session = self.session(tenant, id).await?;
         let key = SessionKey::new(tenant.clone(), id.clone());
-        self.head_commit(&key, Committer::Request, |head, at| {
+        let session = self.mark_deleted(&key).await?;
+        self.finish_with_descendants(&key, Some(session)).await
+    }
+
+    /// The first half of a deletion, durable when it returns. Returns the session as it was.
+    async fn mark_deleted(&self, key: &SessionKey) -> Result<Session, EngineError> {
+        let session = self.session(&key.tenant, &key.session).await?;
+        self.head_commit(key, Committer::Request, |head, at| {
             // Whoever finishes the deletion tells of it.
             head.extra.insert(DELETED.into(), json!(at.session()?));
             Ok(Decision::Write(vec![begin_deletion(head, at)], ()))
         })
         .await?;
-        self.finish_deletion_of(&key, Some(session)).await
+        Ok(session)
     }
 
     /// Finishes a deletion whose first half is durable. May be done twice.
     pub(crate) async fn finish_deletion(&self, key: &SessionKey) -> Result<(), EngineError> {
         let head = self.read_head(key).await?;
         let session = head.extra.get(DELETED).and_then(|session| serde_json::from_value(session.clone()).ok());
-        self.finish_deletion_of(key, session).await
+        self.finish_with_descendants(key, session).await
+    }
+
+    /// Deletes the sessions below one that is marked as deleted, then finishes with it: all are marked from the top down, so
+    /// that none gets another child meanwhile, and finished from the bottom up. There may be thousands, one below the other.
+    async fn finish_with_descendants(&self, key: &SessionKey, session: Option<Session>) -> Result<(), EngineError> {
+        self.stop_deleted(key).await;
+        let mut known = HashSet::from([key.session.clone()]);
+        let mut marked = vec![(key.clone(), session)];
+        loop {
+            let (store, id, above) = (self.tenant_store(&key.tenant), key.session.clone(), known.clone());
+            let below = blocking(move || store.descendants(&id, &above).map_err(EngineError::from)).await?;
+            if below.is_empty() {
+                break;
+            }
+            for id in below {
+                let below = SessionKey::new(key.tenant.clone(), id.clone());
+                known.insert(id);
+                match self.mark_deleted(&below).await {
+                    Ok(session) => {
+                        self.stop_deleted(&below).await;
+                        marked.push((below, Some(session)));
+                    }
+                    // Somebody else deletes it.
+                    Err(EngineError::SessionNotFound(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        for (key, session) in marked.iter().rev() {
+            self.finish_deletion_of(key, session.as_ref()).await?;
+        }
+        Ok(())
     }
 
     /// Removes the marker of a deletion that was never begun, since its replica died before. Under the guard: somebody may
@@ -341,7 +379,13 @@ impl Engine {
         }
     }
 
-    async fn finish_deletion_of(&self, key: &SessionKey, session: Option<Session>) -> Result<(), EngineError> {
+    /// Has the run of a deleted session stop, wherever it is. One that does not hear it loses its guard a moment later.
+    async fn stop_deleted(&self, key: &SessionKey) {
+        self.0.runs.poke(key, None);
+        let _ = self.0.ports.leases.poke(key, true).await;
+    }
+
+    async fn finish_deletion_of(&self, key: &SessionKey, session: Option<&Session>) -> Result<(), EngineError> {
         let mut deletion = Deletion::begin(TAKES);
         loop {
             let (store, id) = (self.tenant_store(&key.tenant), key.session.clone());
@@ -356,7 +400,7 @@ impl Engine {
                     DeleteInput::Taken(taken.await?)
                 }
                 Delete::Remove => {
-                    self.remove_deleted(key, session.as_ref()).await?;
+                    self.remove_deleted(key, session).await?;
                     DeleteInput::Done
                 }
                 Delete::Note => {
@@ -391,18 +435,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Deletes the children, tells of the deletion and removes the records of a session that no run can write to any more.
+    /// Tells of the deletion and removes the records of a session that no run can write to any more.
     async fn remove_deleted(&self, key: &SessionKey, session: Option<&Session>) -> Result<(), EngineError> {
-        let (store, id) = (self.tenant_store(&key.tenant), key.session.clone());
-        let children = blocking(move || store.children(&id).map_err(EngineError::from)).await?;
-        for child in children {
-            match Box::pin(self.delete_once(&key.tenant, &child.id)).await {
-                Ok(()) | Err(EngineError::SessionNotFound(_)) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.0.runs.poke(key, None);
-        let _ = self.0.ports.leases.poke(key, true).await;
         if let Some(session) = session {
             let origin = self.origin(key, session, None);
             self.publish(&origin, wire::event::session_deleted(session), None).await;

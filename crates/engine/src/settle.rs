@@ -141,17 +141,31 @@ impl Run {
     }
 
     /// An abort that came before this runner: what the one before it left open is closed.
-    /// A turn that had no answer yet gets one that says so, as if its runner had lived.
     pub(crate) async fn close_aborted(&self, settled: u64, upto: u64) -> Result<(), EngineError> {
+        let message = match self.record_abort(settled, upto).await {
+            Ok(message) => message,
+            // These pass, and then it is tried again.
+            Err(error @ (EngineError::Lost | EngineError::Full | EngineError::Unavailable(_))) => return Err(error),
+            // A conversation that cannot be read must not keep its callers waiting.
+            Err(cause) => {
+                tracing::error!(%cause, "an abort cannot be recorded in its conversation");
+                None
+            }
+        };
+        self.settle_aborted(upto, message).await
+    }
+
+    /// Records an abort in the conversation; returns the message that says so. A turn that had no answer yet gets one, as if
+    /// its runner had lived.
+    async fn record_abort(&self, settled: u64, upto: u64) -> Result<Option<MessageId>, EngineError> {
         let transcript = Transcript::load(self, upto).await?;
         let error = MessageError::aborted();
         transcript.close_dangling(self, Some(error.clone())).await?;
-        let message = match transcript.open_turn(self, settled).await? {
+        Ok(match transcript.open_turn(self, settled).await? {
             OpenTurn::Answered(message) => Some(message),
             OpenTurn::Asked(user) => Some(transcript.fail(self, &user, &error).await?),
             OpenTurn::Lost => None,
-        };
-        self.settle_aborted(upto, message).await
+        })
     }
 
     async fn record_failure(&self, seen: u64, error: &MessageError) -> Result<Option<MessageId>, EngineError> {

@@ -28,6 +28,7 @@ use wire::message::{AssistantMessage, Message, MessageError, MessagePath, Messag
 use wire::part::{Part, PartKind, StepStartPart};
 use wire::session::{Session, SessionStatus, SessionSummary};
 pub(crate) use write::put_part;
+use write::spent;
 
 /// What a step brought about.
 pub(crate) struct Outcome {
@@ -100,6 +101,7 @@ pub(crate) async fn step(
                 start: None,
                 changes: Changes::default(),
                 structured: None,
+                spent: Spent::default(),
                 may_be_shortened: false,
                 is_overtaken: false,
             };
@@ -148,6 +150,7 @@ pub(crate) async fn step(
         before: Before::default(),
         start: None,
         structured: None,
+        spent: Spent::default(),
     };
     match resumed {
         Some((message, calls)) => {
@@ -245,6 +248,8 @@ struct Writing<'a> {
     changes: Changes,
     /// The answer that a former runner was given in the form that the prompt wants.
     structured: Option<serde_json::Value>,
+    /// What the model call used, once it has ended; shown in the message when the step does.
+    spent: Spent,
     /// Where it is a final answer and fills the context, the conversation is shortened after it.
     may_be_shortened: bool,
     /// It answers an older prompt than the newest: the turn goes on with that, however the step ends.
@@ -318,7 +323,10 @@ impl Writing<'_> {
             answered.note(&span);
             drop(span);
             match answered {
-                Answered::Finished(reason, usage) => return self.finish(reason, usage).await,
+                Answered::Finished(reason, usage) => {
+                    self.spent = spent(&self.scene.model, &usage);
+                    return self.finish(reason).await;
+                }
                 Answered::Stopped => return self.stopped().await,
                 Answered::Failed(error) if error.is_retryable() && failures < models::MAX_RETRIES => {
                     failures += 1;
@@ -341,7 +349,10 @@ impl Writing<'_> {
         for part in calls {
             call::resume(self.run, &self.scene, &self.stop, &mut self.calls, part).await?;
         }
-        self.finish(FinishReason::ToolCalls, Usage::default()).await
+        // Who left it has noted in the message what its model call used.
+        let (cost, tokens) = (std::mem::take(&mut self.message.cost), std::mem::take(&mut self.message.tokens));
+        self.spent = Spent { cost, tokens };
+        self.finish(FinishReason::ToolCalls).await
     }
 
     async fn publish_status(&self, status: &SessionStatus) {

@@ -451,10 +451,10 @@ impl Transcript {
                 run.engine.stop_child_of(&run.handle.key, part);
                 match &mut part.kind {
                     PartKind::Text(text) if text.time.as_ref().is_some_and(|time| time.end.is_none()) => {
-                        text.text = feed.open_text(&part.id).unwrap_or_default();
+                        keep_told(&mut text.text, feed.open_text(&part.id));
                     }
                     PartKind::Reasoning(reasoning) if reasoning.time.end.is_none() => {
-                        reasoning.text = feed.open_text(&part.id).unwrap_or_default();
+                        keep_told(&mut reasoning.text, feed.open_text(&part.id));
                     }
                     _ => {}
                 }
@@ -532,6 +532,14 @@ fn is_interrupted(state: &ToolState) -> bool {
     matches!(state, ToolState::Error { metadata: Some(metadata), .. } if metadata["interrupted"] == true)
 }
 
+/// What was told of a text that is still open is more than what is stored of it. What OpenCode left was never told here, and
+/// stands as it is.
+fn keep_told(text: &mut String, told: Option<String>) {
+    if let Some(told) = told {
+        *text = told;
+    }
+}
+
 /// Closes a part that nobody writes any more.
 pub(crate) fn close_part(kind: &mut PartKind, now: u64) {
     match kind {
@@ -560,7 +568,8 @@ pub(crate) fn interrupt(state: &mut ToolState, why: &str, now: u64) {
         ToolState::Running { input, time, metadata, .. } => (input.take(), time.start, metadata.take()),
         ToolState::Completed { .. } | ToolState::Error { .. } => return,
     };
-    let mut metadata = metadata.unwrap_or_else(|| json!({}));
+    // Clients and old data may have put anything there.
+    let mut metadata = metadata.filter(Value::is_object).unwrap_or_else(|| json!({}));
     metadata["interrupted"] = json!(true);
     *state = ToolState::Error {
         input,

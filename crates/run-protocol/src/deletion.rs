@@ -11,7 +11,7 @@ pub enum Delete {
         /// The number.
         number: u64,
     },
-    /// Delete the children, tell of it, remove the records.
+    /// Tell of it, remove the records. The sessions below it went before.
     Remove,
     /// Note in the head that all is removed.
     Note,

@@ -119,11 +119,13 @@ impl Spent {
     /// Adds a step.
     pub fn add(&mut self, step: &Spent) {
         self.cost += step.cost;
-        self.tokens.input += step.tokens.input;
-        self.tokens.output += step.tokens.output;
-        self.tokens.reasoning += step.tokens.reasoning;
-        self.tokens.cache.read += step.tokens.cache.read;
-        self.tokens.cache.write += step.tokens.cache.write;
+        // Clients and providers may say any number.
+        let more = |sum: &mut u64, step: u64| *sum = sum.saturating_add(step);
+        more(&mut self.tokens.input, step.tokens.input);
+        more(&mut self.tokens.output, step.tokens.output);
+        more(&mut self.tokens.reasoning, step.tokens.reasoning);
+        more(&mut self.tokens.cache.read, step.tokens.cache.read);
+        more(&mut self.tokens.cache.write, step.tokens.cache.write);
     }
 
     /// Takes a step away that was added before.
@@ -303,6 +305,11 @@ impl Head {
 
     /// How the run ended that settled this ticket; none if it is open, or if that was too long ago.
     pub fn ending(&self, ticket: u64) -> Option<&TicketAnswer> {
+        // Where older ones are dropped, nobody knows which of the tickets before its newest the oldest one settled.
+        let oldest = self.endings.first().filter(|_| self.endings.len() >= KEPT_ENDINGS);
+        if oldest.is_some_and(|oldest| ticket < oldest.upto) {
+            return None;
+        }
         self.endings.iter().find(|ended| ended.upto >= ticket).map(|ended| &ended.answer)
     }
 }
@@ -466,6 +473,32 @@ mod tests {
         assert_eq!(head.tries, 2);
         head.end_step();
         assert_eq!((head.tries, head.spared), (0, 0));
+    }
+
+    #[test]
+    fn an_ending_that_is_dropped_is_not_taken_for_another_one() {
+        let answer = |number: u64| TicketAnswer::Message { id: format!("msg_{number}") };
+        let mut head = Head { issued: 1_000, ..Head::new("p") };
+        // Each settles two tickets.
+        let last = KEPT_ENDINGS as u64;
+        (1..=last).for_each(|number| head.settle(2 * number, answer(number)));
+        assert_eq!(head.ending(2), Some(&answer(1)));
+        assert_eq!(head.ending(3), Some(&answer(2)));
+        head.settle(2 * last + 2, answer(last + 1));
+        assert_eq!(head.ending(1), None);
+        assert_eq!(head.ending(2), None, "its ending is dropped");
+        assert_eq!(head.ending(4), Some(&answer(2)));
+        assert_eq!(head.ending(5), Some(&answer(3)));
+        assert_eq!(head.ending(2 * last + 1), Some(&answer(last + 1)));
+        assert_eq!(head.ending(2 * last + 3), None, "it is open");
+    }
+
+    #[test]
+    fn sums_end_where_numbers_do() {
+        let tokens = || Tokens { input: u64::MAX, output: 1, ..Tokens::default() };
+        let mut spent = Spent { cost: 0.0, tokens: tokens() };
+        spent.add(&Spent { cost: 0.5, tokens: tokens() });
+        assert_eq!((spent.cost, spent.tokens.input, spent.tokens.output), (0.5, u64::MAX, 2));
     }
 
     #[test]

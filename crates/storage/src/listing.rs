@@ -48,6 +48,8 @@ struct Row {
 
 #[derive(Deserialize)]
 struct RowTime {
+    #[serde(default)]
+    created: u64,
     updated: u64,
 }
 
@@ -101,6 +103,28 @@ impl TenantStore {
         Ok(children)
     }
 
+    /// The sessions below these that are not among them: parents before their children, of siblings the newest first. `session`
+    /// is the topmost.
+    pub fn descendants(&self, session: &SessionId, above: &HashSet<SessionId>) -> Result<Vec<SessionId>> {
+        let project = self.head(session)?.project;
+        let mut children: HashMap<SessionId, Vec<(u64, SessionId)>> = HashMap::new();
+        for (_, row) in self.rows(Some(&project), |row| row.parent.is_some() && !above.contains(&row.id))? {
+            if let Some(parent) = &row.parent {
+                children.entry(parent.clone()).or_default().push((row.time.created, row.id.clone()));
+            }
+        }
+        let oldest_first = |(a, first): &(u64, SessionId), (b, then): &(u64, SessionId)| (a, then).cmp(&(b, first));
+        children.values_mut().for_each(|children| children.sort_unstable_by(oldest_first));
+        let mut next: Vec<SessionId> =
+            above.iter().flat_map(|parent| children.remove(parent).unwrap_or_default()).map(|(_, id)| id).collect();
+        let mut found = Vec::new();
+        while let Some(id) = next.pop() {
+            next.extend(children.remove(&id).unwrap_or_default().into_iter().map(|(_, id)| id));
+            found.push(id);
+        }
+        Ok(found)
+    }
+
     /// The projects that sessions are filed under.
     pub(crate) fn projects(&self) -> Result<Vec<String>> {
         let path = self.directory("storage/session");
@@ -113,6 +137,18 @@ impl TenantStore {
         limit: Option<usize>,
         admits: impl Fn(&Row) -> bool,
     ) -> Result<Vec<Session>> {
+        let mut sessions = Vec::new();
+        for (directory, row) in self.rows(project, admits)? {
+            if limit.is_some_and(|limit| sessions.len() >= limit) {
+                break;
+            }
+            sessions.extend(self.read_listed(&directory.join(format!("{}.json", row.id)))?);
+        }
+        Ok(sessions)
+    }
+
+    /// The rows of sessions that are not deleted, with the directories of their records: newest first.
+    fn rows(&self, project: Option<&str>, admits: impl Fn(&Row) -> bool) -> Result<Vec<(PathBuf, Arc<Row>)>> {
         let projects = match project {
             Some(project) => vec![name(project)?.to_owned()],
             None => self.projects()?,
@@ -127,20 +163,13 @@ impl TenantStore {
             let bytes = rows.refresh(self, directory)?;
             let admitted = rows.rows.values().filter_map(|known| known.row.as_ref()).filter(|row| admits(row));
             let admitted = admitted.filter(|row| !deleted.contains(&row.id));
-            found.extend(admitted.map(|row| (directory, Arc::clone(row))));
+            found.extend(admitted.map(|row| (directory.clone(), Arc::clone(row))));
             drop(rows);
             lock(&self.inner.rows).weigh(directory, bytes);
         }
         // Newest first; of the same millisecond the later made, whose id is the smaller one.
         found.sort_unstable_by(|(_, a), (_, b)| b.time.updated.cmp(&a.time.updated).then_with(|| a.id.cmp(&b.id)));
-        let mut sessions = Vec::new();
-        for (directory, row) in found {
-            if limit.is_some_and(|limit| sessions.len() >= limit) {
-                break;
-            }
-            sessions.extend(self.read_listed(&directory.join(format!("{}.json", row.id)))?);
-        }
-        Ok(sessions)
+        Ok(found)
     }
 
     /// The sessions whose deletion is durable and under way: their records may still be there.

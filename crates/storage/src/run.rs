@@ -7,6 +7,7 @@ use crate::record::Write;
 use crate::store::TenantStore;
 use crate::sync::lock;
 use run_protocol::Fence;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use wire::ids::SessionId;
@@ -18,7 +19,7 @@ pub struct RunGuard {
     held: PathBuf,
     fence: Fence,
     /// What was committed lightly and is not durable yet.
-    light: Arc<Mutex<Vec<PathBuf>>>,
+    light: Arc<Mutex<BTreeSet<PathBuf>>>,
 }
 
 impl TenantStore {
@@ -56,7 +57,7 @@ impl RunGuard {
     /// `Fenced` if the guard was taken: the run is over here and writes nothing more. After any other error a beginning
     /// of the writes may be there.
     pub fn commit(&self, writes: Vec<Write>) -> Result<()> {
-        let light = std::mem::take(&mut *lock(&self.light));
+        let light: Vec<PathBuf> = std::mem::take(&mut *lock(&self.light)).into_iter().collect();
         self.store.inner.sync_files(&light)?;
         commit::commit(&self.store.inner, &self.held, &self.store.steps(&writes)?)
     }

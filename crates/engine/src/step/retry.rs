@@ -7,6 +7,7 @@ use crate::run::StopReason;
 use models::ModelError;
 use run_protocol::{Retry, Spent};
 use std::time::Duration;
+use wire::message::MessageError;
 use wire::session::SessionStatus;
 
 impl Writing<'_> {
@@ -53,11 +54,12 @@ impl Writing<'_> {
         }
     }
 
-    /// An abort while waiting for a retry completes the message without an error. A message in which nothing stands is left
-    /// to whoever goes on.
+    /// An abort while waiting for a retry completes the message without an error; a summary's with one, else the next prompt
+    /// would make it first. A message in which nothing stands is left to whoever goes on.
     pub(super) async fn stopped_while_waiting(&mut self) -> Result<Outcome, EngineError> {
         match self.stop.reason() {
             Some(StopReason::Aborted { .. }) => {
+                self.message.error = self.message.summary.is_some().then(MessageError::aborted);
                 self.message.time.completed = Some(self.engine().now_ms());
                 self.put_message().await?;
                 Ok(self.outcome(Spent::default(), false))

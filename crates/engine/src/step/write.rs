@@ -118,7 +118,7 @@ impl Writing<'_> {
     }
 
     /// The model has said all; the step ends with the last of its tools.
-    pub(super) async fn finish(&mut self, reason: FinishReason, usage: Usage) -> Result<Outcome, EngineError> {
+    pub(super) async fn finish(&mut self, reason: FinishReason) -> Result<Outcome, EngineError> {
         self.close_reasoning().await?;
         if self.calls.are_running() {
             self.close_text().await?;
@@ -146,8 +146,7 @@ impl Writing<'_> {
             return self.stopped().await;
         }
         let (after, patch) = self.snapshot_after().await;
-        let tokens = tokens(&usage);
-        let cost = cost(&self.scene.model, &tokens);
+        let Spent { cost, tokens } = self.spent.clone();
         let finish = reason.as_str().to_owned();
         let part = self.part(PartKind::StepFinish(StepFinishPart {
             reason: finish.clone(),
@@ -159,8 +158,7 @@ impl Writing<'_> {
         let patch = patch.map(|kind| self.part(kind));
         trace::end(&tracing::Span::current(), &finish);
         self.message.finish = Some(finish);
-        self.message.cost += cost;
-        self.message.tokens = tokens.clone();
+        self.show_spent();
         let finished = Message::Assistant(self.message.clone());
         let filtered = (reason == FinishReason::ContentFilter).then(models::content_filter_error);
         // Some providers say of a step that calls tools that it is the last one.
@@ -203,6 +201,11 @@ impl Writing<'_> {
             outcome.ends_with = None;
         }
         Ok(outcome)
+    }
+
+    /// Shows in the message what the model call used.
+    fn show_spent(&mut self) {
+        (self.message.cost, self.message.tokens) = (self.spent.cost, self.spent.tokens.clone());
     }
 
     /// Whether the answer must have the form that the prompt brings. A summary is no answer.
@@ -257,6 +260,8 @@ impl Writing<'_> {
                 self.message.structured = self.structured().await;
                 self.close_reasoning().await?;
                 self.close_text().await?;
+                // Whoever goes on counts it.
+                self.show_spent();
                 if !waiting {
                     self.put_patch().await?;
                     self.message.finish = Some("unknown".into());
@@ -309,12 +314,18 @@ pub(super) async fn publish_part(run: &Run, part: &Part) {
     run.publish_record(part.id.as_str(), wire::event::part_updated(part, now)).await;
 }
 
+/// What a model call used.
+pub(super) fn spent(model: &Model, usage: &Usage) -> Spent {
+    let tokens = tokens(usage);
+    Spent { cost: cost(model, &tokens), tokens }
+}
+
 /// OpenCode's count: input without the cached tokens, output without reasoning.
 fn tokens(usage: &Usage) -> Tokens {
     Tokens {
         // A provider that tells nothing has no total.
-        total: usage.total.or(Some(usage.input + usage.output).filter(|sum| *sum > 0)),
-        input: usage.input.saturating_sub(usage.cache_read + usage.cache_write),
+        total: usage.total.or(Some(usage.input.saturating_add(usage.output)).filter(|sum| *sum > 0)),
+        input: usage.input.saturating_sub(usage.cache_read).saturating_sub(usage.cache_write),
         output: usage.output.saturating_sub(usage.reasoning),
         reasoning: usage.reasoning,
         cache: CacheTokens { read: usage.cache_read, write: usage.cache_write },
@@ -323,12 +334,31 @@ fn tokens(usage: &Usage) -> Tokens {
 
 /// Dollars; reasoning costs what output costs.
 fn cost(model: &Model, tokens: &Tokens) -> f64 {
-    let context = tokens.input + tokens.cache.read + tokens.cache.write;
+    let context = tokens.input.saturating_add(tokens.cache.read).saturating_add(tokens.cache.write);
     let price = model.cost.over_200k.as_deref().filter(|_| context > 200_000).unwrap_or(&model.cost);
     let sum = tokens.input as f64 * price.input
-        + (tokens.output + tokens.reasoning) as f64 * price.output
+        + tokens.output.saturating_add(tokens.reasoning) as f64 * price.output
         + tokens.cache.read as f64 * price.cache.read
         + tokens.cache.write as f64 * price.cache.write;
     // Summed in micro-dollars: what people read has no rounding noise.
     (sum * 1e3).round() / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_provider_may_say_any_number() {
+        let most = u64::MAX;
+        let usage = Usage { input: most, output: most, reasoning: 1, cache_read: most, cache_write: most, total: None };
+        let expected = Tokens {
+            total: Some(most),
+            input: 0,
+            output: most - 1,
+            reasoning: 1,
+            cache: CacheTokens { read: most, write: most },
+        };
+        assert_eq!(tokens(&usage), expected);
+    }
 }
