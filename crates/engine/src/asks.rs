@@ -1,5 +1,7 @@
 //! Permissions and questions that runs wait for: a record in the store, answered from any replica.
 
+pub(crate) mod told;
+
 use crate::api::{EngineError, RequestName, Scope};
 use crate::commit::{Committer, Decision, Under, body};
 use crate::engine::{Engine, blocking};
@@ -233,12 +235,15 @@ async fn raise(run: &Run, about: About, call: CallRef) -> Result<Option<Answer>,
     let known = blocking(move || Ok(parse(store.asks(&session)?))).await?;
     let mine = known.into_iter().find(|ask| ask.call.as_ref() == Some(&call) && ask.about.is_like(&about));
     let ask = match mine {
-        Some(ask) => ask,
+        Some(ask) => {
+            told::found(run, &ask).await?;
+            ask
+        }
         None => {
             let ask =
                 StoredAsk { at: run.engine.now_ms(), about, call: Some(call), answer: None, extra: wire::Extra::new() };
             run.commit(vec![Write::PutNew(ask.record(), body(&ask)?)]).await?;
-            run.publish(ask.raised_event()).await;
+            told::raised(run, &ask).await?;
             ask
         }
     };

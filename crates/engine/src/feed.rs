@@ -6,7 +6,7 @@
 use crate::api::EngineError;
 use crate::aside::Aside;
 use crate::engine::Engine;
-use crate::fold::{Fold, Heard, Told};
+use crate::fold::{Fold, Heard, Told, ToldAsk};
 use crate::ring::{Found, Place, Ring};
 use bytes::Bytes;
 use coordination::{Appended, Cursor, Read, SessionKey};
@@ -302,6 +302,11 @@ impl Feed {
     /// What the readers of this replica heard of a session lately.
     pub(crate) fn heard(&self, session: &SessionId) -> Heard {
         self.state().fold.heard(session)
+    }
+
+    /// What was told of the asks of a session lately.
+    pub(crate) fn asks(&self, session: &SessionId) -> Vec<ToldAsk> {
+        self.state().fold.asks(session)
     }
 
     /// What a message says so far that was never stored: the open texts of its parts, as the log tells them.

@@ -171,6 +171,14 @@ impl Ask {
     }
 }
 
+/// An ask that readers were told of.
+pub(crate) struct ToldAsk {
+    /// The ask.
+    pub id: String,
+    /// They were not told of its end.
+    pub is_open: bool,
+}
+
 /// A message or a part. Of a large one only the outline is here.
 struct Shown {
     value: Value,
@@ -230,6 +238,12 @@ impl Fold {
     /// What readers heard of a session lately.
     pub(crate) fn heard(&self, session: &SessionId) -> Heard {
         self.sessions.get(session).map(|live| live.heard.clone()).unwrap_or_default()
+    }
+
+    /// What was told of the asks of a session lately.
+    pub(crate) fn asks(&self, session: &SessionId) -> Vec<ToldAsk> {
+        let asks = self.sessions.get(session).into_iter().flat_map(|live| &live.asks);
+        asks.map(|ask| ToldAsk { id: ask.id.clone(), is_open: ask.is_open() }).collect()
     }
 
     /// The text of a part, deltas included; none of one that came whole and large.

@@ -190,6 +190,7 @@ impl Driver {
                 if may_be_untold || has_untold(&run, std::mem::take(&mut self.prompts)).await? {
                     tell_settled(&run, seen).await?;
                 }
+                crate::asks::told::ended(&run).await?;
                 Input::Released(run.release(seen, silent, self.farewell.take()).await?)
             }
             Effect::End(end) => {

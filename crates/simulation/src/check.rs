@@ -1,15 +1,19 @@
 //! What must hold once the faults have stopped and time has run on.
 
+use crate::acts::{ACT, Acts};
 use crate::clients::{Aborted, Asked, Known, Pages};
+use crate::deciders::Replied;
 use crate::fleet::Fleet;
 use crate::model::ANSWER;
 use crate::readers::Reader;
 use run_protocol::HeadState;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use storage::{StoreError, TenantStore};
+use storage::{Record, StoreError, TenantStore};
 use wire::ids::{MessageId, SessionId};
 use wire::message::{Message, MessageWithParts};
+use wire::part::{PartKind, ToolState};
+use wire::permission::{Action, Reply, Rule};
 use wire::tenant::Tenant;
 
 /// What still has to happen before everything can be looked at: nothing, if all work is done.
@@ -31,6 +35,13 @@ pub(crate) async fn unfinished(fleet: &Fleet, pages: &Pages) -> Result<Vec<Strin
     let statuses = fleet.memory.ports().leases.statuses(&Tenant::default()).await.unwrap_or_default();
     let busy: BTreeSet<SessionId> = statuses.into_keys().collect();
     open.extend(busy.iter().map(|id| format!("{id} has a lease")));
+    if open.is_empty() && !pages.replies.is_empty() {
+        for place in 0..fleet.size() {
+            let asks = fleet.ask(place, |engine| async move { engine.permissions(&Fleet::scope()).await });
+            let asks = asks.await.ok().and_then(Result::ok).unwrap_or_default();
+            open.extend(asks.iter().map(|ask| format!("{} is listed at {place}", ask.id)));
+        }
+    }
     Ok(open)
 }
 
@@ -49,12 +60,14 @@ pub(crate) fn broken(fleet: &Fleet, pages: &Pages, readers: &[Arc<Reader>]) -> R
                 live.push(known.id.clone());
                 check_session(&store, known, &asked, &mut broken)?;
                 let aborted = pages.aborted.iter().filter(|aborted| aborted.session == known.id);
-                check_aborted(&store, known, &aborted.collect::<Vec<_>>(), &mut broken)?;
+                check_aborted(&store, known, &aborted.collect::<Vec<_>>(), &fleet.acts, &mut broken)?;
+                check_acts(&store, known, &pages.replies, &fleet.acts, &mut broken)?;
             }
             _ if !known.is_condemned => broken.push(format!("{} is gone, and nobody wanted that", known.id)),
             _ => check_deleted(&store, known, &asked, &mut broken)?,
         }
     }
+    check_approvals(&store, &pages.replies, &mut broken)?;
     let told = fleet.chronicle.view().differs(&store, &live, fleet.chronicle.end().1 == 0)?;
     broken.extend(told.into_iter().map(|what| format!("the log: {what}")));
     for reader in readers {
@@ -95,20 +108,23 @@ fn text_of(message: &MessageWithParts) -> String {
 /// time after the one before.
 const BEGUN_BEFORE_MS: u64 = 100;
 
-/// No answer to a prompt was begun once an abort of it was acknowledged.
+/// No answer to a prompt was begun once an abort of it was acknowledged, nor an effect of a call in one.
 fn check_aborted(
     store: &TenantStore,
     known: &Known,
     aborted: &[&Aborted],
+    acts: &Acts,
     broken: &mut Vec<String>,
 ) -> Result<(), StoreError> {
     for item in store.messages(&known.id, None, None)?.items {
-        let Some(said) = item.info.assistant().filter(|said| said.error.is_none()) else { continue };
-        let late = |aborted: &&&Aborted| said.time.created > aborted.at + BEGUN_BEFORE_MS;
-        if let Some(Aborted { at, .. }) =
-            aborted.iter().filter(|aborted| aborted.stopped.contains(&said.parent_id)).find(late)
-        {
-            broken.push(format!("{} was begun at {} for what was aborted at {at}", said.id, said.time.created));
+        let Some(said) = item.info.assistant() else { continue };
+        let begun = Some(said.time.created).filter(|_| said.error.is_none());
+        let calls = item.parts.iter().filter_map(|part| part.tool());
+        let begun = begun.into_iter().chain(calls.flat_map(|call| acts.of(&call.call_id)));
+        let Some(begun) = begun.max() else { continue };
+        let mut of_it = aborted.iter().filter(|aborted| aborted.stopped.contains(&said.parent_id));
+        if let Some(Aborted { at, .. }) = of_it.find(|aborted| begun > aborted.at + BEGUN_BEFORE_MS) {
+            broken.push(format!("{} was begun at {begun} for what was aborted at {at}", said.id));
         }
     }
     Ok(())
@@ -145,6 +161,9 @@ fn check_session(
             broken.push(format!("{} was never answered", asked.message));
         }
     }
+    if let Some(last) = items.last().filter(|last| !known.is_aborted && !is_end(last)) {
+        broken.push(format!("{} ends with {}", known.id, last.info.id()));
+    }
     let mut answers: BTreeMap<&MessageId, u64> = BTreeMap::new();
     for item in &items {
         let Message::Assistant(said) = &item.info else { continue };
@@ -165,5 +184,84 @@ fn check_session(
     }
     let twice = answers.iter().filter(|(_, times)| **times > 1);
     broken.extend(twice.map(|(prompt, times)| format!("{prompt} was answered {times} times")));
+    Ok(())
+}
+
+/// What people said no to without more words ends a turn.
+const REJECTED: &str = "The user rejected";
+
+/// True for what a turn may end with that nobody stopped.
+fn is_end(message: &MessageWithParts) -> bool {
+    let is_rejected = message.parts.iter().filter_map(|part| part.tool()).any(|call| is_rejected(&call.state));
+    message.info.assistant().is_some_and(|said| said.finish.as_deref() == Some("stop") || said.error.is_some())
+        || is_rejected
+}
+
+fn is_rejected(state: &ToolState) -> bool {
+    matches!(state, ToolState::Error { error, .. } if error.starts_with(REJECTED))
+}
+
+/// Each call has ended. It took effect once at most, and only if it may; what its people were told is so.
+fn check_acts(
+    store: &TenantStore,
+    known: &Known,
+    replies: &[Replied],
+    acts: &Acts,
+    broken: &mut Vec<String>,
+) -> Result<(), StoreError> {
+    if !store.asks(&known.id)?.is_empty() {
+        broken.push(format!("asks are left of {}", known.id));
+    }
+    let items = store.messages(&known.id, None, None)?.items;
+    for part in items.iter().flat_map(|item| &item.parts) {
+        let PartKind::Tool(call) = &part.kind else { continue };
+        let id = &call.call_id;
+        let effects = acts.of(id).len();
+        if effects > 1 {
+            broken.push(format!("{id} took effect {effects} times"));
+        }
+        let input = match &call.state {
+            ToolState::Completed { input, .. } | ToolState::Error { input, .. } => input,
+            ToolState::Pending { .. } | ToolState::Running { .. } => {
+                broken.push(format!("{id} of {} never ended", part.message_id));
+                continue;
+            }
+        };
+        let is_done = matches!(call.state, ToolState::Completed { .. });
+        if call.tool != ACT || (is_done && input["reads"] != true && effects == 0) {
+            broken.push(format!("{id} is told as done and was not: {:?}", call.state));
+        }
+        let of_it = |replied: &&Replied| replied.request.tool.as_ref().is_some_and(|tool| tool.call_id == *id);
+        let mut allowed = replies.iter().filter(|replied| match replied.reply {
+            Reply::Once => of_it(replied),
+            Reply::Always => replied.request.patterns.iter().any(|on| input["on"] == **on),
+            Reply::Reject => false,
+        });
+        if input["asks"] == true && (is_done || effects > 0) && allowed.next().is_none() {
+            broken.push(format!("{id} was done, and nobody allowed it"));
+        }
+        let given: Vec<Reply> =
+            replies.iter().filter(of_it).filter(|replied| replied.is_given).map(|replied| replied.reply).collect();
+        let is_rejected = is_rejected(&call.state);
+        match given[..] {
+            [] => {}
+            [Reply::Reject] if !is_done && effects == 0 => {}
+            [Reply::Once | Reply::Always] if !is_rejected => {}
+            _ => broken.push(format!("{id} was replied to with {given:?}, and is {:?}", call.state)),
+        }
+    }
+    Ok(())
+}
+
+/// What was allowed for good is.
+fn check_approvals(store: &TenantStore, replies: &[Replied], broken: &mut Vec<String>) -> Result<(), StoreError> {
+    for replied in replies.iter().filter(|replied| replied.is_given && replied.reply == Reply::Always) {
+        let Ok(session) = store.session(&replied.request.session_id) else { continue };
+        let approved = store.read(&Record::Approvals { project: session.project_id })?.unwrap_or_default();
+        let approved: Vec<Rule> = serde_json::from_slice(&approved).unwrap_or_default();
+        if !replied.request.always.iter().all(|on| approved.contains(&Rule::new(ACT, on, Action::Allow))) {
+            broken.push(format!("{} was allowed for good, and is not", replied.request.id));
+        }
+    }
     Ok(())
 }

@@ -6,6 +6,7 @@ use run_protocol::Fence;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wire::ids::SessionId;
+use wire::permission::PermissionRequest;
 use wire::tenant::Tenant;
 
 /// An entry of the log.
@@ -105,6 +106,11 @@ impl Chronicle {
     /// What is wrong with the order of the entries.
     pub(crate) fn broken(&self) -> Vec<String> {
         self.state().broken.clone()
+    }
+
+    /// What runs ask for, as a reader from the beginning on knows it.
+    pub(crate) fn asks(&self) -> Vec<PermissionRequest> {
+        self.state().view.asks()
     }
 
     /// What a reader from the beginning on knows.

@@ -1,9 +1,11 @@
 //! What clients do, drawn from the seed: they send a request until it is answered, each time to a replica that is drawn, and
 //! keep what they were told.
 
+use crate::acts::ACT;
+use crate::deciders::Replied;
 use crate::dice::Dice;
 use crate::fleet::{Fleet, Gone};
-use crate::model::QUESTION;
+use crate::model::question;
 use engine::{Accepted, Engine, EngineError, NewSession, Prompt, RequestName, TicketRef};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use wire::clock::Entropy;
 use wire::ids::{MessageId, SessionId};
 use wire::part::{PartKind, TextPart};
+use wire::permission::{Action, Rule};
 use wire::tenant::Tenant;
 
 /// How long a client sends a request again and again.
@@ -60,6 +63,7 @@ pub(crate) struct Pages {
     pub sessions: Vec<Known>,
     pub asked: Vec<Asked>,
     pub aborted: Vec<Aborted>,
+    pub replies: Vec<Replied>,
     pub broken: Vec<String>,
     /// Requests that were answered.
     pub operations: u64,
@@ -75,8 +79,20 @@ impl Ledger {
         self.pages().clone()
     }
 
-    fn breaks(&self, what: String) {
+    pub(crate) fn breaks(&self, what: String) {
         self.pages().broken.push(what);
+    }
+
+    /// A reply is about to be sent. Returns its number.
+    pub(crate) fn sends(&self, reply: Replied) -> usize {
+        let mut pages = self.pages();
+        pages.replies.push(reply);
+        pages.replies.len() - 1
+    }
+
+    /// The reply of this number was acknowledged the first time that it was sent.
+    pub(crate) fn is_given(&self, number: usize) {
+        self.pages().replies[number].is_given = true;
     }
 
     fn known(&self, id: &SessionId) -> Option<Known> {
@@ -94,6 +110,8 @@ pub(crate) struct Client {
     pub fleet: Arc<Fleet>,
     pub ledger: Arc<Ledger>,
     pub dice: Dice,
+    /// Says how many calls of tools it wants. None: none.
+    pub calls: Option<Dice>,
 }
 
 /// True for what is answered 503, or by a balancer in the place of who died: sent again, it may go better.
@@ -121,12 +139,16 @@ impl Client {
     }
 
     /// A name of a request, or of a body.
-    fn name(&self) -> RequestName {
+    pub(crate) fn name(&self) -> RequestName {
         RequestName { hash: format!("{:032x}", self.dice.bits()), body_hash: format!("{:016x}", self.dice.bits()) }
     }
 
     /// Sends a request until it is answered by more than "ask again". None, and a violation, if it never is.
-    async fn insist<T, Answer>(&self, what: &str, request: impl Fn(Engine) -> Answer) -> Option<Result<T, EngineError>>
+    pub(crate) async fn insist<T, Answer>(
+        &self,
+        what: &str,
+        request: impl Fn(Engine) -> Answer,
+    ) -> Option<Result<T, EngineError>>
     where
         Answer: Future<Output = Result<T, EngineError>> + Send,
     {
@@ -154,7 +176,9 @@ impl Client {
     async fn make_session(&self) {
         let name = self.name();
         let made = self.insist("a session", |engine| {
-            let (name, new) = (name.clone(), NewSession { title: Some("titled".into()), ..NewSession::default() });
+            let permission = Some(vec![Rule::new(ACT, "*", Action::Ask)]);
+            let (name, new) =
+                (name.clone(), NewSession { title: Some("titled".into()), permission, ..NewSession::default() });
             async move { engine.create_session(&Fleet::scope(), new, Some(&name)).await }
         });
         match made.await {
@@ -168,7 +192,7 @@ impl Client {
     }
 
     /// An answer that says that the session is gone, though nobody wanted that.
-    fn is_gone(&self, id: &SessionId, what: &str, error: &EngineError) {
+    pub(crate) fn is_gone(&self, id: &SessionId, what: &str, error: &EngineError) {
         let is_condemned = self.ledger.known(id).is_some_and(|known| known.is_condemned);
         if !(is_condemned && matches!(error, EngineError::SessionNotFound(_) | EngineError::MessageNotFound(_))) {
             self.ledger.breaks(format!("{what} in {id} was refused: {error}"));
@@ -177,7 +201,8 @@ impl Client {
 
     async fn prompt(&self, id: &SessionId, turn: u64) {
         let message = self.fleet.ids(&self.dice).message();
-        let text = format!("{QUESTION}{turn} of {}", self.number);
+        let calls = self.calls.as_ref().map_or(0, |dice| dice.below(4).saturating_sub(1));
+        let text = question(turn, self.number, calls);
         let what = format!("the answer to {message}");
         let stored = self.insist(&what, |engine| {
             let text = TextPart { text: text.clone(), ..TextPart::default() };

@@ -1,5 +1,6 @@
 //! The fleet: replicas as values over one disk and one coordination table, each started again after its death.
 
+use crate::acts::{Act, Acts};
 use crate::chronicle::Chronicle;
 use crate::dice::Dice;
 use crate::disk::{Holders, MortalDisk};
@@ -27,7 +28,7 @@ use wire::tenant::Tenant;
 pub(crate) const TTL: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_millis(500);
 /// When the simulated world begins, in milliseconds since the epoch.
-const EPOCH_MS: u64 = 1_800_000_000_000;
+pub(crate) const EPOCH_MS: u64 = 1_800_000_000_000;
 /// How long a client waits for an answer before it asks elsewhere.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -57,6 +58,7 @@ pub(crate) struct Fleet {
     pub holders: Arc<Holders>,
     pub memory: Memory,
     pub chronicle: Arc<Chronicle>,
+    pub acts: Arc<Acts>,
     dice: Dice,
     disk: Mutex<Arc<Forgetful>>,
     places: Vec<Mutex<Place>>,
@@ -81,6 +83,7 @@ impl Fleet {
             holders: Arc::default(),
             memory: Memory::new(Arc::new(dice.fork()), LogLimits::default()),
             chronicle: Arc::default(),
+            acts: Arc::default(),
             dice: dice.fork(),
             disk: Mutex::new(Forgetful::new("/data")),
             places: (0..replicas).map(|_| Mutex::default()).collect(),
@@ -157,11 +160,12 @@ impl Fleet {
             to: self.memory.ports(),
         };
         let model = Arc::new(Script { who: who.clone(), dice: Arc::new(self.dice.fork()) });
+        let act = Act { who: who.clone(), acts: self.acts.clone(), trace: self.trace.clone() };
         let data = PathBuf::from("/nowhere/data");
         let env = HashMap::from([("HOME".to_owned(), "/nowhere/home".to_owned())]);
         let mut surroundings = agents::Surroundings::new(env, data.clone(), true);
         surroundings.managed_dir = "/nowhere/managed".into();
-        let tools = tools::ToolSettings::new("/bin/false".into(), data, sandbox::ChildEnv::default());
+        let settings_of_tools = tools::ToolSettings::new("/bin/false".into(), data, sandbox::ChildEnv::default());
         let settings = Settings {
             name: who.name.clone(),
             lease_ttl: TTL,
@@ -170,7 +174,7 @@ impl Fleet {
             attempts: 4,
             queue_limit: 100,
             surroundings,
-            tools: Arc::new(tools),
+            tools: Arc::new(settings_of_tools),
         };
         Engine::start(Parts {
             ports: link.ports(),
@@ -179,7 +183,7 @@ impl Fleet {
             ids: Arc::new(IdSource::new(Arc::new(Wall(self.trace.clone())), entropy)),
             provider: model.clone(),
             demo: model,
-            tools: Arc::new(tools::Registry::builtin()),
+            tools: Arc::new(tools::Registry::builtin().with(Arc::new(act))),
             settings,
         })
         .await

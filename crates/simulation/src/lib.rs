@@ -5,13 +5,17 @@
 //! The same seed gives the same order of everything, which [`Report::hash`] tells. Replicas are values: a death drops their
 //! tasks where they wait, or in the midst of a write to the disk.
 //!
-//! What is left out: HTTP and Redis itself, tools, children, reverts, questions. What a replica writes without waiting in
+//! In each second seed the model calls a tool, which may ask, and people reply; the others are decided as if there were none.
+//!
+//! What is left out: HTTP and Redis itself, other tools, children, reverts, questions. What a replica writes without waiting in
 //! between is not interleaved with what others write: `crates/storage/tests/guards.rs` does that. That all was told which is
 //! stored is looked at where coordination was never emptied: afterwards a client reads all anew.
 
+mod acts;
 mod check;
 mod chronicle;
 mod clients;
+mod deciders;
 mod dice;
 mod disk;
 mod faults;
@@ -82,10 +86,19 @@ async fn simulate(seed: u64, prints: bool) -> Report {
     for reader in &readers {
         tokio::spawn(reader.clone().live());
     }
+    // A stream of its own: what is drawn of tools moves nothing else.
+    let calls = seed.is_multiple_of(2).then(|| Dice::new(!seed));
+    let client = |number, dice, calls| Client { number, fleet: fleet.clone(), ledger: ledger.clone(), dice, calls };
     let mut clients = Vec::new();
     for number in 0..2 + dice.below(3) as usize {
-        let client = Client { number, fleet: fleet.clone(), ledger: ledger.clone(), dice: dice.fork() };
+        let client = client(number, dice.fork(), calls.as_ref().map(Dice::fork));
         clients.push(tokio::spawn(client.live(3 + dice.below(8))));
+    }
+    if let Some(calls) = &calls {
+        let listens = calls.chance(500);
+        for dice in [calls.fork(), calls.fork()] {
+            tokio::spawn(client(clients.len(), dice, None).decide(listens));
+        }
     }
     faults::strike(fleet.clone(), dice.fork(), dice.ms(5_000, 45_000)).await;
     fleet.calm_down();
@@ -119,6 +132,7 @@ async fn simulate(seed: u64, prints: bool) -> Report {
             Err(error) => violations.push(format!("the store cannot be read: {error}")),
         }
     }
+    let pages = ledger.read();
     match check::broken(&fleet, &pages, &readers) {
         Ok(broken) => violations.extend(broken),
         Err(error) => violations.push(format!("the store cannot be read: {error}")),

@@ -1,9 +1,10 @@
-//! What a client knows that follows the events, as far as messages, parts and statuses go.
+//! What a client knows that follows the events, as far as messages, parts, statuses and asks go.
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use storage::{StoreError, TenantStore};
 use wire::ids::SessionId;
+use wire::permission::PermissionRequest;
 
 /// An event, as far as a client looks at it.
 pub(crate) struct Told {
@@ -28,12 +29,14 @@ pub(crate) struct View {
     deleted: BTreeSet<String>,
 }
 
-/// What is known of a session. Both maps by ids.
+/// What is known of a session, by ids.
 #[derive(Clone, Default)]
 struct Known {
     status: Option<Value>,
     messages: BTreeMap<String, Value>,
     parts: BTreeMap<String, Value>,
+    /// What runs ask for.
+    asks: BTreeMap<String, Value>,
 }
 
 fn text(value: &Value) -> String {
@@ -88,9 +91,17 @@ impl View {
                 session.messages.remove(&id);
                 session.parts.retain(|_, part| part["messageID"] != *id);
             }
+            "permission.asked" => drop(session.asks.insert(text(&properties["id"]), properties.clone())),
+            "permission.replied" => drop(session.asks.remove(&text(&properties["requestID"]))),
             "message.part.removed" => drop(session.parts.remove(&text(&properties["partID"]))),
             _ => {}
         }
+    }
+
+    /// What runs are known to ask for.
+    pub(crate) fn asks(&self) -> Vec<PermissionRequest> {
+        let asks = self.sessions.values().flat_map(|known| known.asks.values());
+        asks.filter_map(|ask| serde_json::from_value(ask.clone()).ok()).collect()
     }
 
     /// True if the session's newest status is idle.
@@ -115,6 +126,7 @@ impl View {
             if known.status.as_ref().is_some_and(|status| status["type"] != "idle") {
                 differs.push(format!("{id} is said to be {:?}", known.status));
             }
+            differs.extend(known.asks.keys().map(|ask| format!("{ask} of {id} is told to be open")));
             let (mut messages, mut parts) = (BTreeMap::new(), BTreeMap::new());
             for item in store.messages(id, None, None)?.items {
                 let info = serde_json::to_value(&item.info).unwrap_or_default();

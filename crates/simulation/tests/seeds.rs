@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 /// How many seeds are run. More by `make sim SEEDS=n`.
 const SEEDS: u64 = 1_000;
 
-/// Seeds beyond those that have failed once.
-const ONCE_FAILED: [u64; 10] = [1_051, 1_185, 1_292, 1_414, 1_497, 1_820, 2_483, 6_686, 9_725, 13_713];
+/// Seeds beyond those that have failed once, all of them without tools.
+const ONCE_FAILED: [u64; 6] = [1_051, 1_185, 1_497, 2_483, 9_725, 13_713];
 
 fn violations(reports: &[Report]) -> Vec<String> {
     let of = |report: &Report| {
