@@ -318,7 +318,8 @@ async fn has_untold(run: &Run, prompts: BTreeMap<MessageId, Arc<MessageWithParts
 async fn tell_settled(run: &Run, seen: u64) -> Result<(), EngineError> {
     let told = async { Transcript::load(run, seen).await?.tell_untold(run, true).await };
     match told.await {
-        Err(error @ EngineError::Lost) => Err(error),
+        // The log does not answer: whoever tries again tells it.
+        Err(error @ (EngineError::Lost | EngineError::Unavailable(_))) => Err(error),
         // A conversation that cannot be read holds up no lease.
         Err(error) => {
             tracing::warn!(session = %run.handle.key.session, %error, "what is untold of a session is not told");

@@ -267,6 +267,7 @@ impl Engine {
                 let why = format!("The message id {} belongs to another session", message.id);
                 return Err(EngineError::Conflict(why));
             }
+            let mut left_over = Vec::new();
             // A ticket that was never given out is of a prompt that was never acknowledged: it is done again.
             if known.is_none()
                 && let Some(there) = at.message(&message.id)?
@@ -276,7 +277,14 @@ impl Engine {
                 if no_reply && same {
                     return Ok(Decision::Leave((Stored::Known, message.clone())));
                 }
-                return Err(EngineError::Conflict(format!("The message id {} is taken", message.id)));
+                // Of a prompt whose ticket was not given out a power cut may leave the message, and not the ticket, nor all parts.
+                let is_its = |left: &Part| parts.iter().any(|part| part.kind == left.kind);
+                let is_left_over =
+                    there.info.user().is_some() && there.parts.iter().all(is_its) && has_marker_above(at, head.issued)?;
+                if !is_left_over {
+                    return Err(EngineError::Conflict(format!("The message id {} is taken", message.id)));
+                }
+                left_over = there.parts.iter().map(|part| part.id.clone()).collect();
             }
             let was_open = head.is_open();
             if was_open && shell.is_some() {
@@ -305,6 +313,9 @@ impl Engine {
             session.time.updated = session.time.updated.max(message.time.created);
             let changed = before != (session.agent.clone(), session.model.clone());
             let mut withdrawn = Vec::new();
+            for id in left_over.into_iter().filter(|id| parts.iter().all(|part| part.id != *id)) {
+                writes.push(Write::Remove(Record::Part { message: message.id.clone(), id }));
+            }
             for part in parts.iter() {
                 writes.push(Write::Put(Record::Part { message: message.id.clone(), id: part.id.clone() }, body(part)?));
             }
@@ -517,6 +528,12 @@ pub(crate) fn never_given_out(
         writes.push(Write::Remove(Record::Ticket { session: at.id.clone(), message: id }));
     }
     Ok((messages, writes))
+}
+
+/// True if a prompt of this session broke off before its ticket was given out.
+fn has_marker_above(at: &Under<'_>, issued: u64) -> Result<bool, EngineError> {
+    let of_session = at.store.markers()?.into_iter().filter(|marker| marker.session == *at.id);
+    Ok(of_session.filter_map(|marker| marker.ticket).any(|k| k > issued))
 }
 
 /// The hash that stands for a prompt's name, or for the id that its client gave it.
