@@ -351,17 +351,20 @@ async fn told(memory: &Memory, kind: &str) -> Vec<serde_json::Value> {
 async fn what_a_run_tells_waits_for_a_lease_that_cannot_be_taken_back_at_once() {
     let root = tempfile::tempdir().unwrap();
     let (first, second, lossy, memory, session) = fleet(root.path()).await;
-    let ticket = prompt(&first, &session, &"some words that take a while ".repeat(30)).await;
-    until(async || !told(&memory, "message.part.delta").await.is_empty()).await;
+    // The other one would take up what has no lease.
+    second.stop().await;
+    let ticket = prompt(&first, &session, &"some words that take a while ".repeat(20)).await;
+    // By then its sweep at the start, which would give the session another lease, is long over.
+    until(async || told(&memory, "message.part.delta").await.len() > 30).await;
     lossy.refuses.store(4, Ordering::SeqCst);
     memory.ports().leases.forget(&SessionKey::new(Tenant::default(), session.clone())).await.unwrap();
+    // Nobody waits for the answer meanwhile: who does asks for a lease that is missing.
+    until(async || !told(&memory, "session.idle").await.is_empty()).await;
     let answer = timeout(BOUND, first.wait(&ticket)).await.unwrap().unwrap();
     let text: String = answer.parts.iter().filter_map(|part| part.text()).map(|text| text.text.as_str()).collect();
-    until(async || !told(&memory, "session.idle").await.is_empty()).await;
     assert_eq!(lossy.refuses.load(Ordering::SeqCst), 0, "nobody wanted it back");
     let deltas = told(&memory, "message.part.delta").await;
     let deltas: String = deltas.iter().filter_map(|event| event["properties"]["delta"].as_str()).collect();
     assert_eq!(deltas, text);
     first.stop().await;
-    second.stop().await;
 }
