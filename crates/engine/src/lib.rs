@@ -43,6 +43,7 @@ mod step;
 mod strand;
 mod structured;
 mod subtask;
+mod sweep;
 mod time;
 mod title;
 mod todos;

@@ -1,11 +1,12 @@
 //! The conversation as a run sees it, and what it has to do next.
 
+mod told;
+
 use crate::api::EngineError;
 use crate::asks::found;
 use crate::commit::{Under, body};
 use crate::compaction::Compaction;
 use crate::engine::blocking;
-use crate::feed::Feed;
 use crate::run::{Run, message_record};
 use crate::settle::Settled;
 use crate::snapshots::{Changes, Worksite, patch_of};
@@ -362,73 +363,6 @@ impl Transcript {
         run.commit(vec![Write::Put(message_record(&message), body(&message)?)]).await?;
         run.publish_record(message.id().as_str(), wire::event::message_updated(&message)).await;
         Ok(message.id().clone())
-    }
-
-    /// Tells what others stored and could not tell any more, since they died or were cut off: the prompts and the ended
-    /// answers after the first message that readers were told of lately, and what this run goes on with. What others told
-    /// just now is read before, if there `may_be` anything untold.
-    pub(crate) async fn tell_untold(&self, run: &Run, may_be: bool) -> Result<(), EngineError> {
-        let key = &run.handle.key;
-        let feed = run.engine.feed(&key.tenant).await?;
-        if !may_be && self.untold(run, &feed).is_empty() {
-            return Ok(());
-        }
-        run.engine.catch_up(&key.tenant).await;
-        for message in self.untold(run, &feed) {
-            // What is told by another meanwhile is not told again: its version is a head commit's.
-            let whole = wire::event::message_updated(&message.info);
-            let id = message.info.id().as_str();
-            match &message.info {
-                Message::User(_) => {
-                    run.publish_record(id, whole).await;
-                    self.tell_parts(run, message).await;
-                }
-                Message::Assistant(_) => {
-                    self.tell_parts(run, message).await;
-                    run.publish_record(id, whole).await;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// What readers of this replica were not told, as far as it is known.
-    fn untold(&self, run: &Run, feed: &Feed) -> Vec<&Arc<MessageWithParts>> {
-        let heard = feed.heard(&run.handle.key.session);
-        let first = self.messages.iter().position(|message| heard.knows(message));
-        let is_untold = |(index, message): &(usize, &Arc<MessageWithParts>)| {
-            let is_known = first.is_some_and(|first| *index >= first);
-            let may_be_untold = match &message.info {
-                Message::User(_) if self.waits_for_its_command(message) => false,
-                Message::User(_) => is_known || run.goes_on && self.is_unanswered(message),
-                Message::Assistant(answer) => answer.time.completed.is_some() && (is_known || heard.waits_for(message)),
-            };
-            may_be_untold && heard.misses(message)
-        };
-        self.messages.iter().enumerate().filter(is_untold).map(|(_, message)| message).collect()
-    }
-
-    /// The prompts that this conversation answers.
-    pub(crate) fn prompts(&self) -> impl Iterator<Item = &Arc<MessageWithParts>> {
-        self.messages.iter().filter(|message| self.tickets.contains_key(message.info.id()))
-    }
-
-    async fn tell_parts(&self, run: &Run, message: &MessageWithParts) {
-        for part in &message.parts {
-            run.publish_record(part.id.as_str(), wire::event::part_updated(part, run.engine.now_ms())).await;
-        }
-    }
-
-    /// True for what a person wants run and nobody has: whoever runs it tells it, as OpenCode does.
-    fn waits_for_its_command(&self, message: &MessageWithParts) -> bool {
-        let ticket = self.tickets.get(message.info.id());
-        ticket.is_some_and(|ticket| ticket.kind == TicketKind::Shell) && self.is_unanswered(message)
-    }
-
-    /// True for a prompt with a ticket to which there is no answer.
-    fn is_unanswered(&self, message: &MessageWithParts) -> bool {
-        let id = message.info.id();
-        self.tickets.contains_key(id) && self.answer_to(id).is_none()
     }
 
     /// Closes what a former runner left open: text is kept as far as it was published, calls that had begun are recorded

@@ -2,35 +2,23 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic in its helpers, too")]
 
+mod support;
+
 use async_trait::async_trait;
 use coordination::{Appended, BatchNumber, Cursor, Entry, EventLog, Read, ReplicaId, Subscription};
 use engine::{Accepted, Engine, From, NewSession, Parts, Prompt, Scope, Settings};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use storage::{Durability, Store};
+use support::{Scrambled, Wall};
 use tokio::sync::{Notify, mpsc};
-use wire::clock::{Clock, Entropy};
+use wire::clock::Entropy;
 use wire::ids::IdSource;
 use wire::message::Message;
 use wire::part::{PartKind, TextPart};
 use wire::tenant::Tenant;
-
-struct Wall;
-impl Clock for Wall {
-    fn now_ms(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
-    }
-}
-
-/// Counts and scrambles: good enough for names in one process.
-struct Scrambled(AtomicU64);
-impl Entropy for Scrambled {
-    fn bits(&self) -> u64 {
-        self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed).wrapping_mul(0xbf58_476d_1ce4_e5b9)
-    }
-}
 
 async fn engine(root: &std::path::Path, around_log: impl FnOnce(Arc<dyn EventLog>) -> Arc<dyn EventLog>) -> Engine {
     let entropy: Arc<dyn Entropy> = Arc::new(Scrambled(AtomicU64::new(7)));

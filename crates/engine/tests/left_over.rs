@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic in its helpers, too")]
 
+mod support;
+
 use async_trait::async_trait;
 use coordination::memory::Memory;
 use coordination::{LogLimits, Ports};
@@ -14,10 +16,11 @@ use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use storage::{Durability, Store};
+use support::{Scrambled, Wall};
 use tokio::time::timeout;
-use wire::clock::{Clock, Entropy};
+use wire::clock::Entropy;
 use wire::ids::{IdSource, MessageId, SessionId};
 use wire::message::{Message, MessageWithParts, UserModel};
 use wire::part::{PartKind, TextPart, ToolState};
@@ -26,21 +29,6 @@ use wire::tenant::Tenant;
 
 const BOUND: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(20);
-
-struct Wall;
-impl Clock for Wall {
-    fn now_ms(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
-    }
-}
-
-/// Counts and scrambles: good enough for names in one process.
-struct Scrambled(AtomicU64);
-impl Entropy for Scrambled {
-    fn bits(&self) -> u64 {
-        self.0.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed).wrapping_mul(0xbf58_476d_1ce4_e5b9)
-    }
-}
 
 /// Answers as it was told to, one answer for each request; when that is used up, as the demo model does.
 #[derive(Default)]
