@@ -355,8 +355,33 @@ async fn clients_that_dawdle_are_sent_away_and_take_little() {
 
 /// The bytes of large requests that a replica holds.
 async fn body_bytes(world: &World, number: usize) -> u64 {
+    metric(world, number, "flotilla_body_bytes ").await
+}
+
+async fn metric(world: &World, number: usize, name: &str) -> u64 {
     let metrics = world.at(number).get("/metrics").await.text();
-    metrics.lines().find_map(|line| line.strip_prefix("flotilla_body_bytes ")).unwrap().parse().unwrap()
+    metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap().parse().unwrap()
+}
+
+/// More is stored than a replica may keep of it.
+#[tokio::test]
+async fn what_is_kept_of_the_store_has_a_bound_and_the_rest_is_read_again() {
+    let world = world(&["--store-memory", "6MiB"]).await;
+    let mut sessions = Vec::new();
+    for number in 0..12 {
+        let id = world.session().await;
+        let text = format!("{number} ").repeat(MIB as usize / 4);
+        let body = json!({"noReply": true, "parts": [{"type": "text", "text": text}]});
+        assert_eq!(world.at(0).post(&format!("/session/{id}/message"), &body).await.status, 200);
+        sessions.push((id, text));
+    }
+    let mut most = 0;
+    for (id, text) in sessions.iter().chain(&sessions) {
+        let messages = world.at(0).messages(id).await;
+        assert!(messages[0]["parts"][0]["text"] == **text, "it is what was said");
+        most = most.max(metric(&world, 0, "flotilla_kept_bytes ").await);
+    }
+    assert!((MIB..=6 * MIB).contains(&most), "{most}");
 }
 
 /// Requests that ask for more memory together than there is.

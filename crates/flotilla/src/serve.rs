@@ -42,6 +42,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let entropy: Arc<dyn Entropy> = Arc::new(System);
     let store = open_store(&settings.data_dir, settings.durability.into())?;
+    store.keep_at_most(usize::try_from(settings.store_memory).unwrap_or(usize::MAX));
     let (ports, _directory) = coordinate(&settings, &store, &entropy).await?;
     let surroundings = surroundings(&settings);
     let engine = start_engine(&settings, ports, store, surroundings.clone()).await?;

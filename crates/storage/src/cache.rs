@@ -49,6 +49,21 @@ impl<K: Hash + Eq + Clone, V: Clone> Bounded<K, V> {
             self.bytes = self.bytes - entry.bytes + bytes;
             entry.bytes = bytes;
         }
+        self.make_room();
+    }
+
+    /// What is in it may weigh so much from now on.
+    pub(crate) fn limit(&mut self, bytes: usize) {
+        self.limit = bytes;
+        self.make_room();
+    }
+
+    /// The largest weight that stays.
+    pub(crate) fn room(&self) -> usize {
+        self.limit
+    }
+
+    fn make_room(&mut self) {
         while self.bytes > self.limit {
             let oldest = self.entries.iter().min_by_key(|(_, entry)| entry.used).map(|(key, _)| key.clone());
             let Some(oldest) = oldest else { return };
@@ -79,5 +94,11 @@ mod tests {
         assert_eq!(cache.get(&"a"), Some("a"));
         cache.weigh(&"a", 11);
         assert_eq!((cache.get(&"a"), cache.bytes), (None, 0));
+        for key in ["a", "b"] {
+            cache.get_or_insert_with(&key, || key);
+            cache.weigh(&key, 5);
+        }
+        cache.limit(9);
+        assert_eq!((cache.get(&"a"), cache.get(&"b"), cache.bytes), (None, Some("b"), 5));
     }
 }

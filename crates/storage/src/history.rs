@@ -61,10 +61,15 @@ impl TenantStore {
         let mut view = lock(&view);
         view.refresh(self, session, head)?;
         let page = view.page(self, session, limit.filter(|&limit| limit > 0), before.as_ref());
-        let bytes = view.trim();
+        let bytes = view.trim(self.most_of_a_view());
         drop(view);
         lock(&self.inner.views).weigh(&key, bytes);
         page
+    }
+
+    /// Bytes of contents of one session that are kept.
+    pub(crate) fn most_of_a_view(&self) -> usize {
+        lock(&self.inner.views).room() / 2
     }
 
     /// When the newest message of a session was created.

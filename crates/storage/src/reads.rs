@@ -62,7 +62,7 @@ impl TenantStore {
             Some(view) => {
                 let mut view = lock(&view);
                 let found = view.one(self, session, message, head)?;
-                let bytes = view.trim();
+                let bytes = view.trim(self.most_of_a_view());
                 drop(view);
                 lock(&self.inner.views).weigh(&key, bytes);
                 found

@@ -20,10 +20,13 @@ use wire::tenant::Tenant;
 /// The format of the directory that this version writes.
 const FORMAT: u32 = 1;
 
-/// Bytes of records that are kept in memory, estimated.
-const VIEW_BYTES: usize = 48 << 20;
-const ROW_BYTES: usize = 16 << 20;
-const SEEING_BYTES: usize = 32 << 20;
+/// Bytes of records and of what was seen of work trees that are kept in memory, estimated, where nobody says otherwise.
+const KEPT_BYTES: usize = 96 << 20;
+
+/// What of the bytes that are kept is for messages, for rows of lists, and for what was seen of work trees.
+const fn shares(bytes: usize) -> (usize, usize, usize) {
+    (bytes / 2, bytes / 6, bytes / 3)
+}
 
 /// What a write that was acknowledged survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,12 +107,13 @@ impl Store {
     }
 
     fn open_with(disk: Arc<dyn Disk>, root: PathBuf, sync: Option<Syncer>, entropy: Arc<dyn Entropy>) -> Result<Self> {
+        let (views, rows, seeings) = shares(KEPT_BYTES);
         let inner = Inner {
             disk,
             sync,
-            views: Mutex::new(Bounded::new(VIEW_BYTES)),
-            rows: Mutex::new(Bounded::new(ROW_BYTES)),
-            seeings: Mutex::new(Bounded::new(SEEING_BYTES)),
+            views: Mutex::new(Bounded::new(views)),
+            rows: Mutex::new(Bounded::new(rows)),
+            seeings: Mutex::new(Bounded::new(seeings)),
             root,
             entropy,
             names: AtomicU64::new(0),
@@ -121,6 +125,15 @@ impl Store {
         store.write_format()?;
         store.probe()?;
         Ok(store)
+    }
+
+    /// Keeps at most so many bytes in memory, as they are estimated: half of them of messages, a sixth of rows of lists, a
+    /// third of what was seen of work trees. What was used longest ago goes.
+    pub fn keep_at_most(&self, bytes: usize) {
+        let (views, rows, seeings) = shares(bytes);
+        lock(&self.inner.views).limit(views);
+        lock(&self.inner.rows).limit(rows);
+        lock(&self.inner.seeings).limit(seeings);
     }
 
     /// Bytes of records and of what was seen of work trees that are kept in memory, as they are estimated: bounded, and

@@ -23,9 +23,6 @@ use wire::ids::{MessageId, PartId, SessionId};
 use wire::message::{Message, MessageTime, MessageWithParts};
 use wire::part::Part;
 
-/// Contents of one session that are kept; beyond it only the order is.
-const CONTENT_BYTES: usize = 24 << 20;
-
 /// So many new messages are read whole when they are found.
 const FEW: usize = 16;
 
@@ -313,9 +310,9 @@ impl View {
         self.closed = self.closed && !head.is_open();
     }
 
-    /// Drops the contents if they are too many. Returns what is left in bytes.
-    pub(crate) fn trim(&mut self) -> usize {
-        if self.content_bytes > CONTENT_BYTES {
+    /// Drops the contents, and keeps only the order, if they are more than `most` bytes. Returns what is left in bytes.
+    pub(crate) fn trim(&mut self, most: usize) -> usize {
+        if self.content_bytes > most {
             self.slots.values_mut().for_each(|slot| slot.content = None);
             self.content_bytes = 0;
         }

@@ -23,7 +23,12 @@ async fn main() -> anyhow::Result<ExitCode> {
     let mut page = evidence::heading(root, &format!("make soak SECONDS={}", lasts.as_secs()), seed)?;
     let (samples, failed) = soak::run(lasts, lasts / SAMPLES, seed).await;
     let grown = soak::grown(&samples);
-    writeln!(page, "\nThree replicas together; names of requests are kept for a day, tombstones for a week.\n")?;
+    writeln!(
+        page,
+        "\nThree replicas together, each with `--store-memory {}MiB`; names of requests are kept for a day, tombstones for a \
+         week.\n",
+        soak::STORE_MIB
+    )?;
     writeln!(
         page,
         "| minute | operations | resident, MiB | of that kept, MiB | open files | tasks | Redis keys | Redis, KiB | files | names | tombstones |"

@@ -21,6 +21,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 use table::Scope;
 
+/// The least of `--store-memory`.
+const LEAST_STORE_MEMORY: u64 = 6 << 20;
+
 /// What an acknowledged write survives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
@@ -100,6 +103,8 @@ pub struct Settings {
     pub model_timeout: Duration,
     /// Bytes of request bodies that are held at the same time.
     pub body_memory: u64,
+    /// Bytes of what is stored that are kept in memory.
+    pub store_memory: u64,
     /// How long a client may send or take nothing in the middle of a request.
     pub client_timeout: Duration,
     /// Web origins whose pages may call this server.
@@ -179,6 +184,7 @@ impl Settings {
             },
             model_timeout: parse::duration(&get("model-timeout"))?,
             body_memory: parse::size(&get("body-memory"))?,
+            store_memory: parse::size(&get("store-memory"))?,
             client_timeout: parse::duration(&get("client-timeout"))?,
             cors: parse::origins(&get("cors"))?,
             webfetch_allow: parse::networks(&get("webfetch-allow"))?,
@@ -209,6 +215,9 @@ impl Settings {
         }
         if self.body_memory < server::Limits::default().body as u64 {
             return wrong("body-memory", "must be at least 64MiB, which one body may have");
+        }
+        if self.store_memory < LEAST_STORE_MEMORY {
+            return wrong("store-memory", "must be at least 6MiB, or each read goes to the disk");
         }
         if self.redis_url.is_none() && !self.lock_urls.is_empty() {
             return wrong("lock-url", "is of no use without --redis-url");

@@ -279,6 +279,13 @@ pub const TABLE: &[Row] = &[
         ..ROW
     },
     Row {
+        name: "store-memory",
+        value: "SIZE",
+        fallback: Fallback::Fixed("96MiB"),
+        help: "How many bytes of what is stored are kept in memory, about; what was used longest ago goes first",
+        ..ROW
+    },
+    Row {
         name: "client-timeout",
         value: "TIME",
         fallback: Fallback::Fixed("60s"),
