@@ -21,10 +21,11 @@ use storage::{Durability, Store};
 use support::{Scrambled, Wall};
 use tokio::time::timeout;
 use wire::clock::Entropy;
-use wire::ids::{IdSource, MessageId, SessionId};
+use wire::ids::{IdSource, MessageId, PermissionId, SessionId};
 use wire::message::{Message, MessageWithParts, UserModel};
 use wire::part::{PartKind, TextPart, ToolState};
-use wire::session::SessionStatus;
+use wire::permission::{Action, Reply, Rule};
+use wire::session::{Session, SessionStatus};
 use wire::tenant::Tenant;
 
 const BOUND: Duration = Duration::from_secs(30);
@@ -348,5 +349,76 @@ async fn what_a_step_used_is_counted_once_though_it_was_handed_over_while_its_ca
     let sums = second.session(&tenant, &session).await.unwrap().tokens;
     assert_eq!((sums.input, sums.output), (107, 13));
     first.stop().await;
+    second.stop().await;
+}
+
+/// A call of `read`, on a file that may be read only by who asks.
+fn reading() -> Vec<ModelEvent> {
+    let (id, name) = ("call_1".to_owned(), "read".to_owned());
+    vec![
+        ModelEvent::ToolCallStart { index: 0, id: id.clone(), name: name.clone() },
+        ModelEvent::ToolCallEnd { index: 0, id, name, arguments: json!({ "filePath": "a.txt" }).to_string() },
+        ModelEvent::Finish { reason: FinishReason::ToolCalls, usage: Usage::default() },
+    ]
+}
+
+/// A session whose only replica left while a call waited for a permission; what it waits for, and the tickets of the prompt
+/// that calls and of `behind`, sent meanwhile.
+async fn left_asking(
+    root: &Path,
+    ports: Ports,
+    provider: Arc<Told>,
+    behind: &[&str],
+) -> (Session, PermissionId, Vec<TicketRef>) {
+    std::fs::write(root.join("a.txt"), "what is in it").unwrap();
+    let first = engine(root, 7, ports, provider, settings(root)).await;
+    let asks = vec![Rule::new("read", "*", Action::Ask)];
+    let new = NewSession { title: Some("titled".into()), permission: Some(asks), ..NewSession::default() };
+    let session = first.create_session(&scope(root), new, None).await.unwrap();
+    let mut tickets = vec![send(&first, &session.id, text("read it")).await];
+    until(async || !first.permissions(&scope(root)).await.unwrap().is_empty()).await;
+    let asked = first.permissions(&scope(root)).await.unwrap();
+    for behind in behind {
+        tickets.push(send(&first, &session.id, text(behind)).await);
+    }
+    first.drain().await;
+    first.stop().await;
+    (session, asked[0].id.clone(), tickets)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prompt_behind_a_call_that_is_rejected_at_its_next_replica_is_answered() {
+    let root = tempfile::tempdir().unwrap();
+    let (memory, provider) = (memory(), Told::to_say([Ok(reading()), Ok(done())]));
+    let (session, ask, tickets) = left_asking(root.path(), memory.ports(), provider.clone(), &["and then?"]).await;
+    let second = engine(root.path(), 11, memory.ports(), provider, settings(root.path())).await;
+    second.reply_permission(&Tenant::default(), &ask, Reply::Reject, None, None).await.unwrap();
+    assert_eq!(said(&ended(&second, &tickets[1]).await.unwrap()), "Done.");
+    let messages = second.messages(&Tenant::default(), &session.id, None, None).await.unwrap().items;
+    let last = messages.last().and_then(|message| message.info.assistant()).unwrap();
+    assert_eq!(
+        Some(&last.parent_id),
+        messages.iter().filter(|it| it.info.assistant().is_none()).nth(1).map(|it| it.info.id())
+    );
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_was_rejected_is_not_run_though_the_like_was_allowed_since() {
+    let root = tempfile::tempdir().unwrap();
+    let provider = Told::to_say([Ok(reading())]);
+    let (session, ask, tickets) = left_asking(root.path(), memory().ports(), provider.clone(), &[]).await;
+    // Said while no replica was there to hear it.
+    let record = root.path().join(format!("data/flotilla/ask/{}/{ask}.json", session.id));
+    let mut said: Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    said["answer"] = json!({ "type": "reply", "reply": "reject" });
+    std::fs::write(record, said.to_string()).unwrap();
+    let approvals = root.path().join(format!("data/flotilla/approvals/{}.json", session.project_id));
+    std::fs::create_dir_all(approvals.parent().unwrap()).unwrap();
+    std::fs::write(approvals, json!([Rule::new("read", "*", Action::Allow)]).to_string()).unwrap();
+    let second = engine(root.path(), 11, memory().ports(), provider, settings(root.path())).await;
+    let answer = ended(&second, &tickets[0]).await.unwrap();
+    let call = answer.parts.iter().find_map(|part| part.tool()).unwrap();
+    assert!(matches!(call.state, ToolState::Error { .. }), "{call:?}");
     second.stop().await;
 }
