@@ -1,4 +1,4 @@
-.PHONY: run test bench mutants contrast prove chaos soak versions model sim clean
+.PHONY: run test bench mutants contrast prove chaos soak versions model sim sim-mutants clean
 
 # A local fleet on http://127.0.0.1:4096. More by ARGS: make run ARGS="--demo --replicas 5"
 run:
@@ -61,6 +61,12 @@ model:
 # SEEDS=1 SEED=n ARGS="--trace 1".
 sim:
 	cargo run -q --release --locked -p simulation -- --seeds $(or $(SEEDS),1000) --first $(or $(SEED),1) $(ARGS)
+
+# Which faults of tests/mutants the simulation finds, with a thousand seeds each: goes to docs/evidence/simulation-mutants.md.
+# Some two minutes for each; a few of them by ARGS="name name".
+sim-mutants:
+	@scripts/install.sh git
+	cargo run -q --locked -p suite --bin sim_mutants -- $(ARGS)
 
 clean:
 	cargo clean

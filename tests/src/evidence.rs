@@ -19,20 +19,27 @@ pub fn changes(root: &Path) -> anyhow::Result<String> {
 /// # Errors
 /// One of the programs that are named cannot be run.
 pub fn heading(root: &Path, command: &str, seed: u64) -> anyhow::Result<String> {
-    let mut page = format!("# What `{command}` found\n\n");
-    let commit = said(root, "git", &["rev-parse", "HEAD"])?;
-    let but = if changes(root)?.is_empty() { "" } else { ", with changes that are not committed" };
+    let mut page = title(root, command)?;
     let cores = std::thread::available_parallelism()?;
     let (kernel, data) = (said(root, "uname", &["-sr"])?, std::env::temp_dir());
     let file_system = said(root, "stat", &["-f", "-c", "%T", &data.to_string_lossy()])?;
-    writeln!(page, "- commit {commit}{but}")?;
-    writeln!(page, "- date {}", said(root, "date", &["-u", "+%F %H:%M UTC"])?)?;
     writeln!(page, "- seed {seed}")?;
     writeln!(page, "- machine: {cores} cores, {kernel}, data on {file_system}; debug build, `--durability disk`")?;
     for (program, argument) in [("redis-server", "--version"), ("nginx", "-v"), ("haproxy", "-v")] {
         writeln!(page, "- {}", said(root, program, &[argument])?)?;
     }
     Ok(page)
+}
+
+/// The title of a page about what `command` found, of which commit and when.
+///
+/// # Errors
+/// git or date cannot be run.
+pub fn title(root: &Path, command: &str) -> anyhow::Result<String> {
+    let commit = said(root, "git", &["rev-parse", "HEAD"])?;
+    let but = if changes(root)?.is_empty() { "" } else { ", with changes that are not committed" };
+    let date = said(root, "date", &["-u", "+%F %H:%M UTC"])?;
+    Ok(format!("# What `{command}` found\n\n- commit {commit}{but}\n- date {date}\n"))
 }
 
 /// Writes a page: a rehearsal's goes to `target`. Returns where it is.

@@ -3,12 +3,12 @@
 //! The work tree is cloned as it is committed. In the clone each mutant is put in, built, and its test must fail; before
 //! that the same test must pass there without it.
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
-use suite::mutants::Mutant;
+use suite::mutants::{self, Mutant};
 
 /// How long a test may take before it counts as failed: a mutant may make it wait for ever.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -16,13 +16,9 @@ const PATIENCE: Duration = Duration::from_secs(300);
 fn main() -> anyhow::Result<ExitCode> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the suite lies in the repository")?;
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let mut mutants = Mutant::all(root)?;
-    if let Some(unknown) = wanted.iter().find(|name| !mutants.iter().any(|mutant| mutant.name == **name)) {
-        bail!("there is no mutant {unknown}");
-    }
-    mutants.retain(|mutant| wanted.is_empty() || wanted.contains(&mutant.name));
+    let mutants = Mutant::chosen(root, &wanted)?;
     let target = root.join("target/mutants");
-    let tree = clone(root, &target)?;
+    let tree = mutants::clone(root, &target)?;
     let mut sound: HashMap<Vec<String>, bool> = HashMap::new();
     let mut escaped = 0;
     for mutant in &mutants {
@@ -30,11 +26,7 @@ fn main() -> anyhow::Result<ExitCode> {
             Some(known) => *known,
             None => *sound.entry(mutant.test.clone()).or_insert(test(&tree, &target, &mutant.test)? == Outcome::Passed),
         };
-        let path = tree.join(&mutant.file);
-        let source = std::fs::read_to_string(&path)?;
-        std::fs::write(&path, mutant.mutated(&tree)?)?;
-        let outcome = test(&tree, &target, &mutant.test)?;
-        std::fs::write(&path, source)?;
+        let outcome = mutant.put_in(&tree, || test(&tree, &target, &mutant.test))?;
         let verdict = match (is_sound, outcome) {
             (false, _) => "its test fails without it",
             (true, Outcome::Passed) => "NOT CAUGHT",
@@ -54,27 +46,6 @@ enum Outcome {
     Passed,
     Failed,
     Broken,
-}
-
-/// The repository as it is committed, in a tree of its own. One that is there is brought up to it: what has not changed is
-/// not built again.
-fn clone(root: &Path, target: &Path) -> anyhow::Result<PathBuf> {
-    let tree = target.join("tree");
-    let git = |arguments: &[&str], directory: &Path| -> anyhow::Result<()> {
-        let done = Command::new("git").args(arguments).current_dir(directory).status()?;
-        ensure!(done.success(), "git {arguments:?} failed");
-        Ok(())
-    };
-    std::fs::create_dir_all(target)?;
-    let from = root.to_string_lossy();
-    if tree.join(".git").exists() {
-        git(&["fetch", "-q", &from, "HEAD"], &tree)?;
-        git(&["reset", "-q", "--hard", "FETCH_HEAD"], &tree)?;
-        git(&["clean", "-q", "-ffdx"], &tree)?;
-    } else {
-        git(&["clone", "-q", &from, "tree"], target)?;
-    }
-    Ok(tree)
 }
 
 /// Builds the tree and runs one test in it.
