@@ -12,8 +12,9 @@
 //! from other values by the type or the size in which they are hashed, so nothing has to be known of the core's own states. If
 //! two worlds that are alike were taken for different ones, that would cost time only.
 
-use crate::world::{FIRST_NUMBER, ReplicaName, Small, World};
+use crate::world::{AttemptName, FIRST_NUMBER, ReplicaName, Small, World};
 use coordination::table::Table;
+use std::cell::RefCell;
 use std::hash::{Hash, Hasher};
 
 impl Hash for World {
@@ -27,11 +28,12 @@ impl World {
     pub fn likeness(&self) -> u64 {
         let mut order: Vec<_> = (0..self.replicas.len()).collect();
         let mut least = u64::MAX;
-        let mut said = Said { words: Vec::with_capacity(256) };
-        each_order(&mut order, 0, &mut |order| {
-            said.words.clear();
-            self.say(order, &mut said);
-            least = least.min(said.hash());
+        SAID.with_borrow_mut(|said| {
+            each_order(&mut order, 0, &mut |order| {
+                said.clear();
+                self.say(order, said);
+                least = least.min(said.hash());
+            });
         });
         least
     }
@@ -77,37 +79,41 @@ fn each_order(order: &mut [usize], from: usize, then: &mut impl FnMut(&[usize]))
     }
 }
 
-/// All that a world says of itself, with its names and numbers.
-struct Said {
-    words: Vec<Word>,
+thread_local! {
+    /// Used over and over: what it holds is larger than what is allocated in no time.
+    static SAID: RefCell<Said> = RefCell::default();
 }
 
-#[derive(Clone, Copy)]
-enum Word {
-    Replica(i16),
-    Attempt(u16),
-    Number(u64),
-    Other(u64),
+/// All that a world says of itself, in which names are replaced by their places, and numbers will be.
+#[derive(Default)]
+struct Said {
+    words: Vec<u64>,
+    numbers: Vec<u64>,
+    replicas: Vec<ReplicaName>,
+    attempts: Vec<AttemptName>,
 }
+
+/// Set in a word that is a number.
+const IS_NUMBER: u64 = 1 << 63;
 
 impl Said {
-    /// The hash of all words, in which names and numbers are replaced by their places.
+    fn clear(&mut self) {
+        self.words.clear();
+        self.numbers.clear();
+        self.replicas.clear();
+        self.attempts.clear();
+    }
+
+    /// The hash of all words.
     fn hash(&self) -> u64 {
-        let numbers = self.words.iter().filter_map(|word| match word {
-            Word::Number(number) => Some(*number),
-            _ => None,
-        });
-        let mut numbers: Vec<_> = numbers.collect();
+        let mut numbers = self.numbers.clone();
         numbers.sort_unstable();
         numbers.dedup();
-        let (mut replicas, mut attempts) = (Vec::new(), Vec::new());
         let mut mixed = Mixed::default();
         for word in &self.words {
-            mixed.add(match *word {
-                Word::Replica(name) => appeared(&mut replicas, name),
-                Word::Attempt(name) => appeared(&mut attempts, name),
-                Word::Number(number) => FIRST_NUMBER + numbers.partition_point(|other| *other < number) as u64,
-                Word::Other(value) => value,
+            mixed.add(match word & IS_NUMBER {
+                0 => *word,
+                _ => FIRST_NUMBER + numbers.partition_point(|other| *other < word ^ IS_NUMBER) as u64,
             });
         }
         mixed.end()
@@ -126,35 +132,42 @@ fn appeared<T: PartialEq>(names: &mut Vec<T>, name: T) -> u64 {
 /// What derived hashing says; the hash itself is taken at the end.
 impl Hasher for Said {
     fn write(&mut self, bytes: &[u8]) {
-        self.words.extend(bytes.iter().map(|byte| Word::Other(u64::from(*byte))));
+        self.words.extend(bytes.iter().map(|byte| u64::from(*byte)));
     }
 
     fn write_u8(&mut self, value: u8) {
-        self.words.push(Word::Other(value.into()));
+        self.words.push(value.into());
     }
 
     fn write_u16(&mut self, value: u16) {
-        self.words.push(Word::Attempt(value));
+        let place = appeared(&mut self.attempts, value);
+        self.words.push(place);
     }
 
     fn write_i16(&mut self, value: i16) {
-        self.words.push(Word::Replica(value));
+        let place = appeared(&mut self.replicas, value);
+        self.words.push(place);
     }
 
     fn write_u32(&mut self, value: u32) {
-        self.words.push(Word::Other(value.into()));
+        self.words.push(value.into());
     }
 
     fn write_u64(&mut self, value: u64) {
-        self.words.push(if value < FIRST_NUMBER { Word::Other(value) } else { Word::Number(value) });
+        if value < FIRST_NUMBER {
+            self.words.push(value);
+        } else {
+            self.numbers.push(value);
+            self.words.push(value | IS_NUMBER);
+        }
     }
 
     fn write_usize(&mut self, value: usize) {
-        self.words.push(Word::Other(value as u64));
+        self.words.push(value as u64);
     }
 
     fn write_isize(&mut self, value: isize) {
-        self.words.push(Word::Other(value as u64));
+        self.words.push(value as u64);
     }
 
     fn finish(&self) -> u64 {
@@ -163,23 +176,47 @@ impl Hasher for Said {
 }
 
 /// Two halves of 64 bits, each mixed by a multiplication to 128: worlds are told apart by their hashes alone, so these must not
-/// meet by chance.
-struct Mixed(u64, u64);
+/// meet by chance. Words are mixed in by sevens where they are small, as most are.
+struct Mixed {
+    halves: (u64, u64),
+    /// Words that wait, a byte each.
+    packed: u64,
+    /// How many wait.
+    count: u32,
+}
 
 impl Default for Mixed {
     fn default() -> Self {
-        Self(0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344)
+        Self { halves: (0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344), packed: 0, count: 0 }
     }
 }
 
 impl Mixed {
     fn add(&mut self, word: u64) {
-        self.0 = fold(self.0 ^ word, 0x9e37_79b9_7f4a_7c15);
-        self.1 = fold(self.1.rotate_left(23) ^ word, 0xbf58_476d_1ce4_e5b9);
+        if word > u64::from(u8::MAX) {
+            self.unpack();
+            return self.mix(word);
+        }
+        self.packed = self.packed << 8 | word;
+        self.count += 1;
+        if self.count == 7 {
+            self.unpack();
+        }
     }
 
-    fn end(self) -> u64 {
-        fold(self.0 ^ 0x94d0_49bb_1331_11eb, self.1 | 1)
+    fn unpack(&mut self) {
+        self.mix(u64::from(self.count) << 56 | self.packed);
+        (self.packed, self.count) = (0, 0);
+    }
+
+    fn mix(&mut self, word: u64) {
+        self.halves.0 = fold(self.halves.0 ^ word, 0x9e37_79b9_7f4a_7c15);
+        self.halves.1 = fold(self.halves.1.rotate_left(23) ^ word, 0xbf58_476d_1ce4_e5b9);
+    }
+
+    fn end(mut self) -> u64 {
+        self.unpack();
+        fold(self.halves.0 ^ 0x94d0_49bb_1331_11eb, self.halves.1 | 1)
     }
 }
 

@@ -23,7 +23,9 @@ pub struct Bound {
     pub of_a_kind: u8,
     /// The kinds that may come.
     pub kinds: &'static [Fault],
-    /// What is wrong with the surroundings on purpose.
+    /// What is known to be broken within this bound, and accepted: all else is explored beyond it.
+    pub accepts: &'static [Broken],
+    /// What is done wrong on purpose.
     pub flaw: Option<Flaw>,
 }
 
@@ -47,6 +49,7 @@ impl Bound {
             faults: 1,
             of_a_kind: 1,
             kinds: &Fault::ALL,
+            accepts: &[],
             flaw: None,
         }
     }
@@ -84,13 +87,17 @@ impl Bound {
 
 impl std::fmt::Display for Bound {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { replicas, prompts, retries, aborts, deletions, readers, faults, of_a_kind, kinds: _, flaw } = self;
+        let Self { replicas, prompts, retries, aborts, deletions, readers, faults, of_a_kind, kinds: _, accepts, flaw } =
+            self;
         let kinds: Vec<_> = Fault::ALL.into_iter().filter(|fault| self.of_kind(*fault) > 0).collect();
         write!(
             f,
             "{replicas} replicas, 1 session, {prompts} prompts, {retries} sent again, {aborts} aborts, {deletions} \
              deletions, {readers} readers, {faults} faults ({of_a_kind} of a kind) of {kinds:?}"
         )?;
+        for broken in *accepts {
+            write!(f, "; accepted: not \"{}\"", broken.name())?;
+        }
         match flaw {
             None => Ok(()),
             Some(flaw) => write!(f, ", with the flaw {flaw:?}"),
@@ -140,7 +147,7 @@ impl Fault {
         [Self::Crash, Self::Failover, Self::AnswerLost, Self::Late, Self::Twice, Self::HintLost];
 }
 
-/// What is wrong with the surroundings of the core, for the tests that show that it would be found.
+/// What is done wrong, for the tests that show that it would be found: in the surroundings of the core, or with what it decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Flaw {
     /// A guard is taken, and a write under it lands, whatever its number is.
@@ -151,21 +158,36 @@ pub enum Flaw {
     NoSweep,
     /// An abort is only said over the control channel.
     CancelByHintOnly,
+    /// Who has claimed a lease is not asked whether it still has it before it takes the run guard.
+    ClaimWithoutConfirm,
+    /// A run settles all that was given out, whether it has loaded it or not.
+    SettleWithoutTheLook,
+    /// The log is read to its end before it is subscribed to.
+    ReplayBeforeSubscribe,
 }
 
 impl Flaw {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::FenceWithoutCompare, Self::CheckThenWrite, Self::NoSweep, Self::CancelByHintOnly];
+    pub const ALL: [Self; 7] = [
+        Self::FenceWithoutCompare,
+        Self::CheckThenWrite,
+        Self::NoSweep,
+        Self::CancelByHintOnly,
+        Self::ClaimWithoutConfirm,
+        Self::SettleWithoutTheLook,
+        Self::ReplayBeforeSubscribe,
+    ];
 
     /// A bound within which it is found.
     pub fn bound(self) -> Bound {
         let without_faults = Bound { faults: 0, flaw: Some(self), ..Bound::small() };
         let with = |kinds| Bound { faults: 1, kinds, ..without_faults.clone() };
         match self {
-            Self::FenceWithoutCompare => with(&[Fault::Cut]),
-            Self::CheckThenWrite => Bound { prompts: 2, ..without_faults },
+            Self::FenceWithoutCompare | Self::ClaimWithoutConfirm => with(&[Fault::Cut]),
+            Self::CheckThenWrite | Self::SettleWithoutTheLook => Bound { prompts: 2, ..without_faults },
             Self::NoSweep => with(&[Fault::Crash]),
             Self::CancelByHintOnly => Bound { aborts: 1, ..without_faults },
+            Self::ReplayBeforeSubscribe => Bound { readers: 1, ..without_faults },
         }
     }
 
@@ -173,9 +195,11 @@ impl Flaw {
     pub fn breaks(self) -> &'static str {
         match self {
             Self::FenceWithoutCompare => Broken::TwoRunners.name(),
-            Self::CheckThenWrite => Broken::PromptLost.name(),
+            Self::CheckThenWrite | Self::SettleWithoutTheLook => Broken::PromptLost.name(),
             Self::NoSweep => SETTLES,
             Self::CancelByHintOnly => Broken::Abort.name(),
+            Self::ClaimWithoutConfirm => Broken::OwnerDeposed.name(),
+            Self::ReplayBeforeSubscribe => Broken::Missed.name(),
         }
     }
 }

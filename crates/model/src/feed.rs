@@ -1,5 +1,6 @@
 //! How a replica follows the event log for its readers: the core says what is next, here it is done.
 
+use crate::bound::Flaw;
 use crate::world::World;
 use run_protocol::{Follow, Followed};
 
@@ -36,10 +37,15 @@ impl Feed {
 
 impl World {
     /// The next moment of a replica's feed. False: it waits, or there is none.
-    pub fn follow(&mut self, replica: usize) -> bool {
+    pub fn follow(&mut self, replica: usize, flaw: Option<Flaw>) -> bool {
         let (reaches, log) = (self.reaches(replica), self.log);
         let Some(feed) = &mut self.replicas[replica].feed else { return false };
-        let followed = match feed.next {
+        let moment = match feed.next {
+            Follow::Subscribe if flaw == Some(Flaw::ReplayBeforeSubscribe) => Follow::ReadOn,
+            Follow::ReadOn if flaw == Some(Flaw::ReplayBeforeSubscribe) => Follow::Subscribe,
+            next => next,
+        };
+        let followed = match moment {
             Follow::Subscribe if reaches => {
                 feed.heard = Some(Vec::new());
                 Followed::Done

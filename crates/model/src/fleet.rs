@@ -123,11 +123,10 @@ impl World {
                 actions.push(Action::Tick(r));
             }
             if reaches {
-                let is_due = self.redis.lease(&()).is_some_and(|lease| lease.owner().is_none());
-                if is_due && room_to_claim(false, replica.is_frozen, 0, 1).is_some() {
+                if self.may_claim(r) {
                     actions.extend(can_meet(false).map(|how| Action::Claim(r, how)));
                 }
-                if bound.flaw != Some(Flaw::NoSweep) && self.has_to_sweep() {
+                if self.has_to_sweep(bound.flaw) {
                     actions.push(Action::Sweep(r));
                 }
                 for dead in self.silent() {
@@ -188,8 +187,17 @@ impl World {
         }
     }
 
+    /// The lease is due, and this replica, which reaches Redis, may claim it.
+    pub fn may_claim(&self, r: usize) -> bool {
+        let is_due = self.redis.lease(&()).is_some_and(|lease| lease.owner().is_none());
+        is_due && room_to_claim(false, self.replicas[r].is_frozen, 0, 1).is_some()
+    }
+
     /// Open work that nobody has a lease for, or an abort that its owner was not told of since the last beat.
-    pub fn has_to_sweep(&self) -> bool {
+    pub fn has_to_sweep(&self, flaw: Option<Flaw>) -> bool {
+        if flaw == Some(Flaw::NoSweep) {
+            return false;
+        }
         let head = self.store.head.head();
         let is_untold = || {
             let owner = self.holder().map(|(owner, _)| owner);
@@ -242,7 +250,7 @@ impl World {
                 self.left.readers -= 1;
                 self.replicas[r].feed = Some(Feed::begin());
             }
-            Action::Follow(r) => return self.follow(r),
+            Action::Follow(r) => return self.follow(r, flaw),
             Action::Run(r, index, how) => return self.run_on(r, index, how, flaw),
             Action::Notice(r, index) => return self.notice(r, index),
             Action::Task(r, index, how) => self.task(r, index, how, flaw),

@@ -68,7 +68,9 @@ impl Model for Protocol {
 
     fn next_state(&self, last: &World, action: Action) -> Option<World> {
         let mut next = last.clone();
-        if !next.act(action, self.bound.flaw) || next == *last {
+        let is_news = next.act(action, self.bound.flaw);
+        next.accept(self.bound.accepts);
+        if !is_news || next == *last {
             return None;
         }
         let fault = match action {
@@ -94,8 +96,12 @@ impl Model for Protocol {
         let mut properties: Vec<_> =
             safety.map(|(broken, condition)| Property::always(broken.name(), condition)).collect();
         properties.push(Property::always(SETTLES, |model: &Self, state: &World| {
-            state.settles(&model.bound, &model.settling)
+            state.settles(model.bound.flaw, &model.settling)
         }));
+        if let Some(flaw) = self.bound.flaw {
+            // It is shown to break this one.
+            properties.retain(|property| property.name == flaw.breaks());
+        }
         properties
     }
 }
@@ -130,11 +136,13 @@ impl Explored {
     }
 }
 
-/// Explores everything within a bound on so many threads, or until a property is broken.
-pub fn explore(bound: Bound, threads: usize) -> Explored {
+/// Explores everything within a bound on so many threads, or until a property is broken, or for so long.
+pub fn explore(bound: Bound, threads: usize, limit: Duration) -> Explored {
     let began = Instant::now();
     let model = Protocol { bound: bound.clone(), taken: Default::default(), settling: Settling::default() };
-    let checker = model.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+    let checker = model.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).timeout(limit);
+    let checker = checker.spawn_bfs().join();
+    let took = began.elapsed();
     let broken = checker.discoveries().into_iter().map(|(name, path)| {
         let steps = path.into_vec().into_iter().filter_map(|(state, action)| Some(state.describe(action?)));
         (name, steps.collect())
@@ -145,9 +153,9 @@ pub fn explore(bound: Bound, threads: usize) -> Explored {
         bound,
         states: checker.unique_state_count(),
         depth: checker.max_depth(),
-        took: began.elapsed(),
+        took,
         taken: taken.into(),
-        is_complete: checker.is_done(),
+        is_complete: broken.is_empty() && took < limit,
         broken,
     }
 }
@@ -160,7 +168,11 @@ impl std::fmt::Display for Explored {
             "states  {} different, depth {}, {} in {:.0?}",
             self.states,
             self.depth,
-            if self.is_complete { "explored to the end" } else { "not explored to the end" },
+            match (self.is_complete, self.broken.is_empty()) {
+                (true, _) => "explored to the end",
+                (false, true) => "not explored to the end",
+                (false, false) => "explored until something broke",
+            },
             self.took
         )?;
         let taken: Vec<_> = self.taken.iter().map(|(fault, count)| format!("{fault:?} {count}")).collect();

@@ -1,6 +1,6 @@
 //! What must hold, and what must always be possible.
 
-use crate::bound::{Bound, Fault};
+use crate::bound::{Fault, Flaw};
 use crate::fleet::Action;
 use crate::redis::How;
 use crate::world::{Left, Seen, Task, World};
@@ -80,6 +80,13 @@ impl Settling {
 }
 
 impl World {
+    /// Nothing is kept of what is accepted to be broken.
+    pub(crate) fn accept(&mut self, accepted: &[Broken]) {
+        for broken in accepted {
+            self.seen.broken &= !(*broken as u8);
+        }
+    }
+
     pub(crate) fn break_(&mut self, broken: Broken) {
         self.seen.broken |= broken as u8;
     }
@@ -116,8 +123,8 @@ impl World {
 
     /// True if the world comes to rest once no more faults come: whoever is dead is started again, whoever is stopped goes
     /// on, Redis is reached, and everybody does in turn what there is to do.
-    pub fn settles(&self, bound: &Bound, settling: &Settling) -> bool {
-        let mut world = self.calmed(bound);
+    pub fn settles(&self, flaw: Option<Flaw>, settling: &Settling) -> bool {
+        let mut world = self.calmed(flaw);
         let mut way = Vec::new();
         for _ in 0..ROUNDS {
             let known = world.likeness();
@@ -126,13 +133,13 @@ impl World {
                 settling.add(way);
                 return true;
             }
-            world.round(bound);
+            world.round(flaw);
         }
         false
     }
 
     /// The same world, in which no more faults come.
-    fn calmed(&self, bound: &Bound) -> Self {
+    fn calmed(&self, flaw: Option<Flaw>) -> Self {
         let mut world = self.clone();
         world.left =
             Left { prompts: 0, aborts: 0, deletions: 0, retries: 0, readers: 0, of: [0; Fault::ALL.len()], faults: 0 };
@@ -141,21 +148,20 @@ impl World {
         world.seen = Seen { acknowledged: self.seen.acknowledged, ..Seen::default() };
         for r in 0..world.replicas.len() {
             if !world.replicas[r].is_up {
-                world.act(Action::Restart(r), bound.flaw);
+                world.act(Action::Restart(r), flaw);
             }
             if world.replicas[r].is_paused {
-                world.act(Action::Resume(r), bound.flaw);
+                world.act(Action::Resume(r), flaw);
             }
             if world.replicas[r].is_cut {
-                world.act(Action::Heal(r), bound.flaw);
+                world.act(Action::Heal(r), flaw);
             }
         }
         world
     }
 
     /// Everybody's next moment.
-    fn round(&mut self, bound: &Bound) {
-        let flaw = bound.flaw;
+    fn round(&mut self, flaw: Option<Flaw>) {
         if !self.late.is_empty() {
             self.act(Action::Arrive(0), flaw);
         }
@@ -180,12 +186,10 @@ impl World {
                     self.act(Action::Run(r, index, How::Well), flaw);
                 }
             }
-            let mut next = Vec::new();
-            self.actions(bound, &mut next);
-            let is_due =
-                |action: &&Action| matches!(action, Action::Claim(by, How::Well) | Action::Sweep(by) if *by == r);
-            if let Some(action) = next.iter().find(is_due).copied() {
-                self.act(action, flaw);
+            if self.may_claim(r) {
+                self.act(Action::Claim(r, How::Well), flaw);
+            } else if self.has_to_sweep(flaw) {
+                self.act(Action::Sweep(r), flaw);
             }
         }
     }

@@ -129,6 +129,7 @@ impl World {
         }
         match run.effect {
             Effect::ReadNumber => over(Input::Number(self.store.run)),
+            Effect::Confirm if flaw == Some(Flaw::ClaimWithoutConfirm) => over(Input::Confirmed(true)),
             Effect::Confirm => match self.call(replica, &Command::Confirm { attempt }, how) {
                 Some(Answer::Yes(yes)) => over(Input::Confirmed(yes)),
                 _ => over(Input::Failed),
@@ -288,7 +289,8 @@ impl World {
                 (true, Some(Why::Aborted), plain(Input::Done))
             }
             Effect::Settle { seen } | Effect::GiveUp { seen } => {
-                let ending = Ending::decide(&head, seen);
+                let asked = if flaw == Some(Flaw::SettleWithoutTheLook) { head.issued } else { seen };
+                let ending = Ending::decide(&head, asked);
                 let writes = matches!(ending, Ending::Settle { .. });
                 if let Ending::Settle { upto } = ending {
                     head.settle(upto, TicketAnswer::Dropped);
