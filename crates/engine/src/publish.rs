@@ -10,25 +10,35 @@ use run_protocol::{Fence, RecordVersion};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use storage::TenantStore;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use wire::event::{Event, Happened};
 use wire::ids::SessionId;
 use wire::session::SessionStatus;
 use wire::tenant::Tenant;
 
-/// Events that may wait for coordination; then whoever publishes waits, too.
+/// Events that may wait for coordination, and the bytes that they may have together; then whoever publishes waits, too.
 const QUEUE: usize = 4096;
-/// Events in one batch.
+const QUEUE_BYTES: u32 = 32 << 20;
+/// Events in one batch, and the bytes that they have together, unless one alone has more.
 const BATCH: usize = 256;
+const BATCH_BYTES: usize = 1 << 20;
 
 #[derive(Default)]
-pub(crate) struct Publishers(Mutex<HashMap<Tenant, mpsc::Sender<Queued>>>);
+pub(crate) struct Publishers(Mutex<HashMap<Tenant, Queue>>);
+
+/// The way into the queue of a tenant.
+#[derive(Clone)]
+struct Queue {
+    sender: mpsc::Sender<Queued>,
+    /// The bytes that are left.
+    room: Arc<Semaphore>,
+}
 
 enum Queued {
-    Entry(Box<Entry>),
+    Entry(Box<Entry>, OwnedSemaphorePermit),
     Flush(oneshot::Sender<()>),
 }
 
@@ -108,15 +118,17 @@ impl Engine {
         };
         Counters::add(&self.0.counters.events, 1);
         let queue = self.queue(&origin.tenant);
-        // The queue ends only with the replica.
-        let _ = queue.send(Queued::Entry(Box::new(entry))).await;
+        let bytes = u32::try_from(entry.body.len()).unwrap_or(QUEUE_BYTES).min(QUEUE_BYTES);
+        // The queue ends only with the replica, and its room is never closed.
+        let Ok(room) = queue.room.acquire_many_owned(bytes).await else { return };
+        let _ = queue.sender.send(Queued::Entry(Box::new(entry), room)).await;
     }
 
     /// Waits until everything queued so far is out, at most for `limit`. False: it is not, or this replica has stopped.
     pub(crate) async fn flush(&self, tenant: &Tenant, limit: Duration) -> bool {
         let (done, out) = oneshot::channel();
         let queue = self.queue(tenant);
-        let all = async { queue.send(Queued::Flush(done)).await.is_ok() && out.await.is_ok() };
+        let all = async { queue.sender.send(Queued::Flush(done)).await.is_ok() && out.await.is_ok() };
         tokio::time::timeout(limit, all).await.unwrap_or(false)
     }
 
@@ -130,15 +142,16 @@ impl Engine {
         happened.into_iter().map(|event| origin.entry(&self.new_event(event), None)).collect()
     }
 
-    fn queue(&self, tenant: &Tenant) -> mpsc::Sender<Queued> {
+    fn queue(&self, tenant: &Tenant) -> Queue {
         let mut queues = self.0.publishers.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(queue) = queues.get(tenant) {
             return queue.clone();
         }
         let (sender, receiver) = mpsc::channel(QUEUE);
-        queues.insert(tenant.clone(), sender.clone());
+        let queue = Queue { sender, room: Arc::new(Semaphore::new(QUEUE_BYTES as usize)) };
+        queues.insert(tenant.clone(), queue.clone());
         self.0.tasks.spawn(self.clone().run_queue(tenant.clone(), receiver));
-        sender
+        queue
     }
 
     /// The task `publisher`, one per tenant; it ends with the replica.
@@ -151,15 +164,26 @@ impl Engine {
                 count = queue.recv_many(&mut received, BATCH) => if count == 0 { return },
                 () = self.0.stopped.cancelled() => return,
             }
-            let mut entries = Vec::with_capacity(received.len());
-            let mut flushed = Vec::new();
+            let (mut batch, mut bytes) = (Vec::with_capacity(received.len()), 0);
+            // Their bytes are taken until all that was received is out.
+            let (mut rooms, mut flushed) = (Vec::with_capacity(received.len()), Vec::new());
             for queued in received.drain(..) {
                 match queued {
-                    Queued::Entry(entry) => entries.push(*entry),
+                    Queued::Entry(entry, room) => {
+                        if bytes + entry.body.len() > BATCH_BYTES && !batch.is_empty() {
+                            if !self.send_batch(&tenant, &mut number, std::mem::take(&mut batch)).await {
+                                return;
+                            }
+                            bytes = 0;
+                        }
+                        bytes += entry.body.len();
+                        batch.push(*entry);
+                        rooms.push(room);
+                    }
                     Queued::Flush(done) => flushed.push(done),
                 }
             }
-            if !entries.is_empty() && !self.send_batch(&tenant, &mut number, entries).await {
+            if !batch.is_empty() && !self.send_batch(&tenant, &mut number, batch).await {
                 return;
             }
             for done in flushed {

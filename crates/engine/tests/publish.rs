@@ -1,0 +1,132 @@
+//! What is said while coordination does not answer goes out afterwards, whole, in its order and in batches that it can take.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic in its helpers, too")]
+
+mod support;
+
+use async_trait::async_trait;
+use coordination::memory::Memory;
+use coordination::{
+    BatchNumber, CoordinationError, Cursor, Entry, EventLog, LogLimits, Ports, Read, ReplicaId, Result, Subscription,
+};
+use engine::{Engine, NewSession, Parts, Scope, SessionPatch, Settings};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use storage::{Durability, Store};
+use support::{Scrambled, Wall};
+use tokio::time::timeout;
+use wire::clock::Entropy;
+use wire::ids::IdSource;
+use wire::tenant::Tenant;
+
+const BOUND: Duration = Duration::from_secs(30);
+
+/// A log that is away while `is_away` says so, and knows the batches that it took.
+struct Away {
+    inner: Arc<dyn EventLog>,
+    is_away: AtomicBool,
+    batches: Mutex<Vec<Vec<Entry>>>,
+}
+
+#[async_trait]
+impl EventLog for Away {
+    async fn publish(
+        &self,
+        tenant: &Tenant,
+        replica: &ReplicaId,
+        batch: BatchNumber,
+        entries: &[Entry],
+    ) -> Result<Vec<usize>> {
+        if self.is_away.load(Ordering::SeqCst) {
+            return Err(CoordinationError::Unavailable("away".into()));
+        }
+        self.batches.lock().unwrap().push(entries.to_vec());
+        self.inner.publish(tenant, replica, batch, entries).await
+    }
+
+    async fn newest(&self, tenant: &Tenant) -> Result<Option<Cursor>> {
+        self.inner.newest(tenant).await
+    }
+
+    async fn read_after(&self, tenant: &Tenant, cursor: Option<&Cursor>, limit: usize) -> Result<Read> {
+        self.inner.read_after(tenant, cursor, limit).await
+    }
+
+    async fn forget_until(&self, tenant: &Tenant, cursor: &Cursor) -> Result<()> {
+        self.inner.forget_until(tenant, cursor).await
+    }
+
+    async fn subscribe(&self, tenant: &Tenant) -> Result<Subscription> {
+        self.inner.subscribe(tenant).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_events_that_waited_go_out_in_batches_of_a_megabyte() {
+    let root = tempfile::tempdir().unwrap();
+    let memory = Memory::new(Arc::new(Scrambled(AtomicU64::new(1))), LogLimits::default());
+    let (is_away, batches) = (AtomicBool::new(false), Mutex::default());
+    let log = Arc::new(Away { inner: memory.ports().events, is_away, batches });
+    let entropy: Arc<dyn Entropy> = Arc::new(Scrambled(AtomicU64::new(7)));
+    let demo = Arc::new(models::demo::Demo::new(Duration::ZERO));
+    let env = HashMap::from([("HOME".to_owned(), root.path().to_string_lossy().into_owned())]);
+    let engine = Engine::start(Parts {
+        ports: Ports { events: log.clone(), ..memory.ports() },
+        store: Store::open(root.path().join("data"), Durability::Os, entropy.clone()).unwrap(),
+        ids: Arc::new(IdSource::new(Arc::new(Wall), entropy)),
+        provider: demo.clone(),
+        demo,
+        tools: Arc::new(tools::Registry::builtin()),
+        settings: Settings {
+            name: "one".into(),
+            lease_ttl: Duration::from_secs(10),
+            tick: Duration::from_millis(20),
+            drain_deadline: BOUND,
+            attempts: 3,
+            queue_limit: 100,
+            surroundings: agents::Surroundings::new(env, root.path().join("data"), true),
+            tools: Arc::new(tools::ToolSettings::new(
+                "/bin/false".into(),
+                root.path().join("out"),
+                sandbox::ChildEnv::default(),
+            )),
+        },
+    })
+    .await
+    .unwrap();
+    let tenant = Tenant::default();
+    let scope = Scope { tenant: tenant.clone(), directory: root.path().into() };
+    let session = engine.create_session(&scope, NewSession::default(), None).await.unwrap().id;
+
+    log.is_away.store(true, Ordering::SeqCst);
+    let said: Vec<String> = (0..60).map(|number| format!("{number:02}").repeat(25_000)).collect();
+    for title in &said {
+        let patch = SessionPatch { title: Some(title.clone()), ..SessionPatch::default() };
+        engine.patch_session(&tenant, &session, patch, None).await.unwrap();
+    }
+    log.is_away.store(false, Ordering::SeqCst);
+    let told = timeout(BOUND, async {
+        loop {
+            let told = log.batches.lock().unwrap().concat();
+            let titles: Vec<String> = told.iter().filter_map(title).collect();
+            if titles.last() == said.last() {
+                return titles;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let told = told.await.unwrap();
+    assert!(told.ends_with(&said), "not all of it, or not in its order");
+    let bytes = |batch: &Vec<Entry>| batch.iter().map(|entry| entry.body.len()).sum::<usize>();
+    let largest = log.batches.lock().unwrap().iter().map(bytes).max();
+    assert!(largest <= Some(1 << 20), "{largest:?}");
+    engine.stop().await;
+}
+
+/// The title of the session that an event tells.
+fn title(entry: &Entry) -> Option<String> {
+    let event: serde_json::Value = serde_json::from_slice(&entry.body).ok()?;
+    Some(event["payload"]["properties"]["info"]["title"].as_str()?.to_owned())
+}
