@@ -79,9 +79,21 @@ impl Bound {
         Self { deletions: 1, kinds: &[Fault::Crash], ..Self::small() }
     }
 
-    /// What `make model` explores.
-    pub fn large() -> Self {
+    /// With two prompts, and a fault of any kind.
+    pub fn two_prompts() -> Self {
         Self { prompts: 2, ..Self::small() }
+    }
+
+    /// What `make model` explores.
+    pub fn large() -> [Self; 6] {
+        [
+            Self { kinds: &Fault::ALL, ..Self::with_abort() },
+            Self::two_prompts(),
+            Self { kinds: &Fault::ALL, ..Self::with_retry() },
+            Self::two_faults(),
+            Self::with_deletion(),
+            Self::with_readers(),
+        ]
     }
 }
 

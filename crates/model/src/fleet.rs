@@ -12,6 +12,7 @@ use run_protocol::{
     Adoption, Amends, Asked, Beaten, Delete, Deletion, Duty, End, EnterInput, Entering, Entry, Follow, HeadState,
     RunHere, Sweep, Waiting,
 };
+use std::collections::BTreeMap;
 
 /// How often a session's lease is asked for: more often makes no difference, since each answer may be lost but once.
 const ENTERS: u32 = 2;
@@ -201,7 +202,7 @@ impl World {
         let head = self.store.head.head();
         let is_untold = || {
             let owner = self.holder().map(|(owner, _)| owner);
-            owner.is_some_and(|owner| self.redis.clone().news(&owner, &[]).pokes.is_empty())
+            owner.is_some_and(|owner| self.redis.pokes().get(&owner).is_none_or(BTreeMap::is_empty))
         };
         head.is_open() && (self.redis.lease(&()).is_none() || (head.stopped > head.settled && is_untold()))
     }

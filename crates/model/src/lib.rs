@@ -136,11 +136,16 @@ impl Explored {
     }
 }
 
-/// Explores everything within a bound on so many threads, or until a property is broken, or for so long.
-pub fn explore(bound: Bound, threads: usize, limit: Duration) -> Explored {
+/// Explores everything within a bound on so many threads, or until a property is broken. With a limit: for so long, on two
+/// threads at least, since one by itself heeds none.
+pub fn explore(bound: Bound, threads: usize, limit: Option<Duration>) -> Explored {
     let began = Instant::now();
     let model = Protocol { bound: bound.clone(), taken: Default::default(), settling: Settling::default() };
-    let checker = model.checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).timeout(limit);
+    let checker = model.checker().finish_when(HasDiscoveries::AnyFailures);
+    let checker = match limit {
+        None => checker.threads(threads),
+        Some(limit) => checker.threads(threads.max(2)).timeout(limit),
+    };
     let checker = checker.spawn_bfs().join();
     let took = began.elapsed();
     let broken = checker.discoveries().into_iter().map(|(name, path)| {
@@ -155,7 +160,7 @@ pub fn explore(bound: Bound, threads: usize, limit: Duration) -> Explored {
         depth: checker.max_depth(),
         took,
         taken: taken.into(),
-        is_complete: broken.is_empty() && took < limit,
+        is_complete: broken.is_empty() && limit.is_none_or(|limit| took < limit),
         broken,
     }
 }

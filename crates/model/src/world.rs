@@ -5,6 +5,7 @@ use crate::feed::Feed;
 use coordination::table::{Names, Table};
 use run_protocol::entering::Enter;
 use run_protocol::{Deletion, Effect, End, Entering, Entry, Fence, Head, HeadState, Life};
+use std::collections::BTreeMap;
 
 /// Names are small numbers. One that nobody remembers any more is given again, as if it were drawn at random.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -310,9 +311,11 @@ impl World {
         }
         if is_told_for_nothing {
             for table in std::iter::once(&mut self.redis).chain(&mut self.copy) {
-                for replica in table.pokes().keys().copied().collect::<Vec<_>>() {
-                    let pokes = table.news(&replica, &[]).pokes;
-                    table.news(&replica, &pokes);
+                let poked = |(replica, pokes): (&ReplicaName, &BTreeMap<(), u64>)| {
+                    pokes.first_key_value().map(|(session, count)| (*replica, (*session, *count)))
+                };
+                for (replica, poke) in table.pokes().iter().filter_map(poked).collect::<Vec<_>>() {
+                    table.news(&replica, &[poke]);
                 }
             }
         }
