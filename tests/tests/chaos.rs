@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic in its helpers, too")]
 
+use serde_json::json;
 use std::time::Duration;
-use suite::chaos::history::{Asked, Cursor, Deed, End, Fault, History, Kind, Said, Seen, What};
-use suite::chaos::model::answer_to;
+use suite::chaos::history::{Asked, Cursor, Deed, End, Fault, Harm, History, Kind, Link, Said, Seen, What};
+use suite::chaos::model::{answer_to, said as said_in};
 use suite::chaos::{RULES, violations};
 
 fn at(ms: u64) -> Duration {
@@ -151,7 +152,21 @@ fn two_runs_at_once_are_reported_unless_one_of_them_may_not_know_that_it_lost() 
         broken(|history| (early(history), history.faults.push(fault(Kind::Kill, 500, 900))).1),
         ["one run at a time"]
     );
-    assert!(broken(|history| (early(history), history.faults.push(fault(Kind::Stop, 500, 900))).1).is_empty());
+    let excused = [Kind::Stop, Kind::Between(Link::ReplicasAndModel, Harm::Hold)];
+    for kind in excused {
+        assert!(broken(|history| (early(history), history.faults.push(fault(kind, 500, 900))).1).is_empty());
+    }
+}
+
+#[test]
+fn what_a_model_said_before_its_connection_broke_is_not_said_twice() {
+    let message = |texts: &[&str]| {
+        let parts: Vec<_> = texts.iter().map(|text| json!({ "type": "text", "text": text })).collect();
+        said_in(&json!({ "parts": parts }))
+    };
+    assert_eq!(message(&["this is", "", "this is the whole"]), "this is the whole");
+    assert_eq!(message(&["this is", "another"]), "this isanother");
+    assert_eq!(message(&["the whole", "the"]), "the wholethe");
 }
 
 #[test]

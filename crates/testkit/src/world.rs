@@ -85,7 +85,7 @@ pub struct WorldSpec {
     pub failpoints: bool,
     /// How many Redis servers beside the first keep the locks (`--lock-url`); none: the first keeps them.
     pub lock_servers: usize,
-    /// Whether each replica reaches Redis by a proxy of its own.
+    /// Whether each replica reaches Redis by a proxy of its own, and all of them the model by another.
     pub proxied: bool,
     /// Whether what the replicas ask of Redis is counted.
     pub counted: bool,
@@ -103,6 +103,7 @@ pub struct World {
     // Replicas go before what they talk to, so that no death looks like a fault.
     replicas: Vec<Replica>,
     proxies: Vec<CuttingProxy>,
+    model_proxy: Option<CuttingProxy>,
     counter: Option<CountingProxy>,
     redis: Option<RedisServer>,
     lock_servers: Vec<RedisServer>,
@@ -136,7 +137,10 @@ impl World {
             _ => Some(RedisServer::start().await),
         };
         let data = tempfile::tempdir().expect("a temporary directory");
-        let work = work_tree(model.url(), &spec.config, &spec.files);
+        let model_proxy = spec.proxied.then(|| CuttingProxy::start(model.port()));
+        let model_url =
+            model_proxy.as_ref().map_or_else(|| model.url().to_owned(), |proxy| format!("{}/v1", proxy.url()));
+        let work = work_tree(&model_url, &spec.config, &spec.files);
         let mut env = spec.env.clone();
         let mut headers = Vec::new();
         if let Some(password) = &spec.password {
@@ -187,7 +191,21 @@ impl World {
         for (name, value) in &headers {
             client = client.with_header(name, value);
         }
-        Self { replicas, proxies, counter, redis, lock_servers, model, mode, client, contract, headers, data, work }
+        Self {
+            replicas,
+            proxies,
+            model_proxy,
+            counter,
+            redis,
+            lock_servers,
+            model,
+            mode,
+            client,
+            contract,
+            headers,
+            data,
+            work,
+        }
     }
 
     /// The mode.
@@ -242,6 +260,14 @@ impl World {
     /// The proxy between a replica and Redis, where the spec asks for them.
     pub fn redis_proxy(&self, number: usize) -> &CuttingProxy {
         &self.proxies[number]
+    }
+
+    /// The proxy between all replicas and the model, where the spec asks for proxies.
+    ///
+    /// # Panics
+    /// Where it does not.
+    pub fn model_proxy(&self) -> &CuttingProxy {
+        self.model_proxy.as_ref().expect("this world has a proxy before its model")
     }
 
     /// What the replicas asked of Redis so far, where the spec asks for counts.

@@ -10,6 +10,7 @@ use testkit::client::{text_of, text_prompt};
 use testkit::{Client, Reply};
 
 use super::history::{Deed, What};
+use super::model::said;
 use crate::figures::Draws;
 
 /// How many sessions are worked on at the same time.
@@ -140,7 +141,7 @@ impl Worker {
         if reply.status == 200 {
             let answer = reply.json();
             let failed = !answer["info"]["error"].is_null();
-            let answered = What::Answered { prompt: text.clone(), text: text_of(&answer), failed };
+            let answered = What::Answered { prompt: text.clone(), text: said(&answer), failed };
             self.shared.note(&session.id, began, answered);
         }
         self.shared.note(&session.id, began, What::Prompted { text, asks: true });

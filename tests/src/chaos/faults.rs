@@ -108,6 +108,7 @@ impl Struck<'_> {
             Link::ReplicaAndRedis => self.world.redis_proxy(number),
             Link::NginxAndReplica => &self.replicas[number],
             Link::ClientsAndNginx => self.clients,
+            Link::ReplicasAndModel => self.world.model_proxy(),
         }
     }
 
@@ -124,7 +125,8 @@ fn struck(kind: Kind, runs: &[u64], draws: &mut Draws) -> (usize, u64) {
     let busy: Vec<usize> = (0..runs.len()).filter(|number| runs[*number] > 0).collect();
     let number = if busy.is_empty() { draws.below(runs.len()) } else { busy[draws.below(busy.len())] };
     match kind {
-        Kind::RedisEmpty | Kind::RedisPause | Kind::Between(Link::ClientsAndNginx, _) => (number, runs.iter().sum()),
+        Kind::RedisEmpty | Kind::RedisPause => (number, runs.iter().sum()),
+        Kind::Between(Link::ClientsAndNginx | Link::ReplicasAndModel, _) => (number, runs.iter().sum()),
         _ => (number, runs[number]),
     }
 }

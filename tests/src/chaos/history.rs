@@ -157,6 +157,8 @@ pub enum Link {
     NginxAndReplica,
     /// All clients and nginx.
     ClientsAndNginx,
+    /// All replicas and the model.
+    ReplicasAndModel,
 }
 
 /// What happens to connections.
@@ -174,7 +176,8 @@ pub enum Harm {
 
 impl Link {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::ReplicaAndRedis, Self::NginxAndReplica, Self::ClientsAndNginx];
+    pub const ALL: [Self; 4] =
+        [Self::ReplicaAndRedis, Self::NginxAndReplica, Self::ClientsAndNginx, Self::ReplicasAndModel];
 }
 
 impl Harm {
@@ -193,9 +196,13 @@ impl Kind {
     }
 
     /// Whether a replica may lose a run by it and not know for a while: then it may still listen to a model that another
-    /// one asks as well. What it hears it cannot store.
+    /// one asks as well. What it hears it cannot store. And whether the model may not know for a while that nobody listens.
     pub fn leaves_a_listener(self) -> bool {
-        matches!(self, Self::Stop | Self::RedisEmpty | Self::RedisPause | Self::Between(Link::ReplicaAndRedis, _))
+        match self {
+            Self::Stop | Self::RedisEmpty | Self::RedisPause => true,
+            Self::Between(link, _) => matches!(link, Link::ReplicaAndRedis | Link::ReplicasAndModel),
+            Self::Kill | Self::Term | Self::DiskFull => false,
+        }
     }
 
     /// Whether Redis forgets what it knew.
@@ -211,6 +218,7 @@ impl std::fmt::Display for Kind {
             Link::ReplicaAndRedis => "a replica and Redis",
             Link::NginxAndReplica => "nginx and a replica",
             Link::ClientsAndNginx => "clients and nginx",
+            Link::ReplicasAndModel => "replicas and the model",
         };
         write!(f, "{harm:?} between {parties}")
     }

@@ -14,6 +14,15 @@ pub fn answer_to(prompt: &str) -> String {
     format!("this is the whole answer to {prompt}")
 }
 
+/// What a message says. What the model had said when its connection broke stands before what it said when it was asked again.
+pub fn said(message: &Value) -> String {
+    let parts = message["parts"].as_array().into_iter().flatten();
+    let texts = parts.filter(|part| part["type"] == "text").filter_map(|part| part["text"].as_str());
+    let texts: Vec<&str> = texts.filter(|text| !text.is_empty()).collect();
+    let is_said_anew = |at: usize| texts.get(at + 1).is_some_and(|next| next.starts_with(texts[at]));
+    (0..texts.len()).filter(|at| !is_said_anew(*at)).map(|at| texts[at]).collect()
+}
+
 /// Whether the model answers a prompt only after a command.
 fn wants_command(prompt: &str) -> bool {
     prompt.ends_with("with a command")

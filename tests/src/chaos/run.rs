@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use testkit::client::text_of;
 use testkit::nginx::Nginx;
 use testkit::{BOUND, CuttingProxy, Mode, World, WorldSpec, eventually};
 use tokio::task::JoinSet;
@@ -61,8 +60,10 @@ impl Outcome {
 /// When a process cannot be started, or does not come back.
 pub async fn run(plan: Plan) -> Outcome {
     let args = ["--lease-ttl", "3s", "--tick", "300ms", "--drain-notice", "500ms", "--drain-deadline", "8s"];
-    // Short, so that many answers are kept alive by white space when something happens to them.
-    let args = args.into_iter().chain(["--answer-keepalive", "3s"]).map(str::to_owned).collect();
+    // Short, so that many answers are kept alive by white space when something happens to them, and that a model is given up
+    // which says nothing.
+    let patience = ["--answer-keepalive", "3s", "--model-timeout", "4s"];
+    let args = args.into_iter().chain(patience).map(str::to_owned).collect();
     let spec = WorldSpec { args, proxied: true, failpoints: true, ..WorldSpec::default() };
     let mut world = World::start_in(Mode::ThreeReplicas, spec).await;
     model::answer(&world);
@@ -151,7 +152,7 @@ async fn ends(world: &World, history: &History) -> Vec<End> {
         for message in client.messages(&deed.session).await {
             messages.push(Said {
                 by_user: message["info"]["role"] == "user",
-                text: text_of(&message),
+                text: model::said(&message),
                 finished: !message["info"]["time"]["completed"].is_null(),
                 whole: message["info"]["finish"] == "stop",
             });

@@ -66,6 +66,7 @@ impl Shared {
 /// Dropping it panics if a request violated an invariant (unless the test is failing already).
 pub struct ScriptedModel {
     url: String,
+    port: u16,
     shared: Shared,
     stop: Option<oneshot::Sender<()>>,
     server: Option<std::thread::JoinHandle<()>>,
@@ -80,18 +81,24 @@ impl ScriptedModel {
         let shared = Shared(Arc::new(Mutex::new(state)));
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free loopback port");
         listener.set_nonblocking(true).expect("a socket can be non-blocking");
-        let url = format!("http://{}/v1", listener.local_addr().expect("a bound socket has an address"));
+        let address = listener.local_addr().expect("a bound socket has an address");
+        let (url, port) = (format!("http://{address}/v1"), address.port());
         let (stop, stopped) = oneshot::channel();
         let server = std::thread::spawn({
             let shared = shared.clone();
             move || serve::serve(listener, shared, stopped)
         });
-        Self { url, shared, stop: Some(stop), server: Some(server) }
+        Self { url, port, shared, stop: Some(stop), server: Some(server) }
     }
 
     /// The base URL for a provider's configuration: `http://127.0.0.1:PORT/v1`.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The port that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// Adds an answer to the queue.
