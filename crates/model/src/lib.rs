@@ -22,14 +22,15 @@
 //! **How it is seen that open tickets can always be settled.** At every world that is reached, not at the ends of ways: from it faults
 //! and clients end, the dead are started again, and everybody does in turn what there is to do; within a bound of such rounds all
 //! must be settled, and nobody may hold a lease or run. So no world is reached from which open tickets cannot be settled, whether it
-//! lies on a cycle or has no successor. What is not shown is that every fair way leads there: a way that goes round in a cycle for
-//! ever, as of beats or of claims that fail, is not looked for.
+//! lies on a cycle or has no successor. That every fair way leads there, and none goes round for ever, is shown for the small bound
+//! ([`cycles`]): there all orders of what is left to do are followed, not one.
 //!
 //! **What is told twice.** What a decision takes and gives is moved to and fro here as `engine/life.rs`, `engine/replica.rs` and
 //! `engine/sessions.rs` move it, and in the same order; no decision is made a second time.
 
 mod alike;
 pub mod bound;
+pub mod cycles;
 mod feed;
 mod fleet;
 pub mod properties;

@@ -109,7 +109,7 @@ impl World {
     }
 
     /// True if nothing is open and nobody works.
-    fn is_at_rest(&self) -> bool {
+    pub(crate) fn is_at_rest(&self) -> bool {
         let idle = |replica: &crate::world::Replica| {
             replica.runs.is_empty() && replica.tasks.iter().all(|task| !matches!(task, Task::Delete(_)))
         };
@@ -139,7 +139,7 @@ impl World {
     }
 
     /// The same world, in which no more faults come.
-    fn calmed(&self, flaw: Option<Flaw>) -> Self {
+    pub(crate) fn calmed(&self, flaw: Option<Flaw>) -> Self {
         let mut world = self.clone();
         world.left =
             Left { prompts: 0, aborts: 0, deletions: 0, retries: 0, readers: 0, of: [0; Fault::ALL.len()], faults: 0 };

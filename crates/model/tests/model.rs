@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
 
 use model::bound::{Bound, Flaw};
-use model::explore;
+use model::{cycles, explore};
 
 fn holds(bound: Bound) {
     let explored = explore(bound, 2, None);
@@ -50,6 +50,16 @@ fn everything_holds_with_a_client_that_aborts_and_a_fault() {
 #[test]
 fn readers_miss_nothing_though_messages_to_them_are_lost() {
     holds(Bound::with_readers());
+}
+
+/// Every order of what is left to do once faults end, not one: none goes on for ever with something open.
+#[test]
+fn no_fair_way_goes_round_for_ever_with_a_prompt_open() {
+    let searched = cycles::search(&Bound::small());
+    println!("{} worlds, {} moves", searched.worlds, searched.moves);
+    assert_eq!(searched.found, None);
+    let stuck = cycles::search(&Flaw::NoSweep.bound());
+    assert!(stuck.found.is_some(), "nobody goes through the markers: a prompt waits while everybody beats");
 }
 
 #[test]
