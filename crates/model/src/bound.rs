@@ -64,6 +64,13 @@ impl Bound {
         Self { faults: 2, kinds: &Fault::AT_ONCE, ..Self::small() }
     }
 
+    /// With a replica that is stopped, and one that dies. What comes between a taker's check and its take may depose an owner that
+    /// has just taken its lease back: that is accepted, since a step is interrupted then. Here it is shown that nothing is lost or
+    /// done twice.
+    pub fn stop_and_death() -> Self {
+        Self { kinds: &[Fault::Crash, Fault::Pause], accepts: &[Broken::OwnerDeposed], ..Self::two_faults() }
+    }
+
     /// With a client that sends its prompt again, and a fault that is over at once.
     pub fn with_retry() -> Self {
         Self { retries: 1, kinds: &Fault::AT_ONCE, ..Self::small() }
@@ -85,12 +92,13 @@ impl Bound {
     }
 
     /// What `make model` explores.
-    pub fn large() -> [Self; 6] {
+    pub fn large() -> [Self; 7] {
         [
-            Self { kinds: &Fault::ALL, ..Self::with_abort() },
             Self::two_prompts(),
             Self { kinds: &Fault::ALL, ..Self::with_retry() },
             Self::two_faults(),
+            Self::stop_and_death(),
+            Self::with_abort(),
             Self::with_deletion(),
             Self::with_readers(),
         ]
