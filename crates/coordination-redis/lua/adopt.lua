@@ -9,6 +9,8 @@ if not owner then
   redis.call('HSET', lease(s), 'fence', fence)
 elseif holder == att then
   redis.call('SREM', runs(owner), s)
+  -- A failover may have lost that it began: what it says would be refused.
+  if not is_outrun(s, fence) then redis.call('HSET', lease(s), 'fence', fence) end
 elseif owner ~= '' or current ~= fence then
   return 0
 end

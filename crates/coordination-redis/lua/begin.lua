@@ -2,9 +2,10 @@
 -- Returns 1, or 0 if the lease is not the attempt's any more, or if a newer fence has begun.
 local s, fence = ARGV[2], ARGV[4]
 
-local holder, begun = unpack(redis.call('HMGET', lease(s), 'att', 'fence'))
+local holder, current = unpack(redis.call('HMGET', lease(s), 'att', 'fence'))
 if holder ~= ARGV[3] or is_outrun(s, fence) then return 0 end
-if begun ~= fence then
+-- A lease that was adopted bears its fence before it begins.
+if current ~= fence or redis.call('HGET', versions(s), 'fence') ~= fence then
   redis.call('HSET', lease(s), 'fence', fence)
   redis.call('HSET', versions(s), 'fence', fence)
   redis.call('PEXPIRE', versions(s), LOG_AGE_MS)

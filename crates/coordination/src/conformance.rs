@@ -155,6 +155,9 @@ macro_rules! conformance_tests {
             adopting_takes_back_what_nobody_took
             adopting_moves_the_lease_to_the_new_name
             adopting_after_everything_was_forgotten
+            adopting_gives_a_lease_that_lost_its_begin_the_fence
+            what_is_adopted_before_it_begins_still_says_so
+            who_was_outrun_adopts_no_fence
             ensure_due_makes_a_lease_only_where_none_is
             forgetting_drops_the_lease_of_anybody
             idle_events_come_out_only_without_a_lease

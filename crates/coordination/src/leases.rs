@@ -64,7 +64,8 @@ pub trait Leases: Send + Sync {
     async fn former(&self, key: &SessionKey) -> Result<Former>;
 
     /// Takes the own lease back after a burial or a rebirth: works if it is missing and no newer fence has begun, or ownerless with the same fence.
-    /// A lease that bears the attempt still becomes this replica's, whatever the replica was called before.
+    /// A lease that bears the attempt still becomes this replica's, whatever the replica was called before; it bears the fence from
+    /// then on unless a newer one has begun, since a failover may have lost that the attempt began.
     async fn adopt(&self, key: &SessionKey, replica: &ReplicaId, attempt: &Attempt, fence: Fence) -> Result<Adopted>;
 
     /// Takes up to `attempts.len()` of the leases that are due, one per attempt. To be confirmed before the guard is

@@ -290,9 +290,11 @@ impl<N: Names> Table<N> {
     /// work: the fence of that one is newer.
     pub fn begin(&mut self, key: &N::Session, attempt: &N::Attempt, fence: Fence, now: u64) -> Begun {
         let is_outrun = self.is_outrun(key, fence);
+        // A lease that was adopted bears its fence before it begins.
+        let has_begun = self.begun.get(key).is_some_and(|(newest, _)| *newest == fence);
         match self.lease_of(key, attempt).filter(|_| !is_outrun) {
             None => Begun::NotMine,
-            Some(lease) if lease.fence == Some(fence) => Begun::Again,
+            Some(lease) if lease.fence == Some(fence) && has_begun => Begun::Again,
             Some(lease) => {
                 lease.fence = Some(fence);
                 lease.status = BUSY.into();
@@ -356,9 +358,14 @@ impl<N: Names> Table<N> {
             None => {
                 self.leases.insert(key.clone(), Lease { fence: Some(fence), ..Lease::new(holder) });
             }
-            Some(lease) if lease.is_of(attempt) || (lease.owner().is_none() && lease.fence == Some(fence)) => {
+            Some(lease) if lease.is_of(attempt) => {
                 lease.holder = holder;
+                // A failover may have lost that it began: what it says would be refused.
+                if !is_outrun {
+                    lease.fence = Some(fence);
+                }
             }
+            Some(lease) if lease.owner().is_none() && lease.fence == Some(fence) => lease.holder = holder,
             Some(_) => return Adopted::Lost,
         }
         // Whoever owns a lease has a beat, else nobody could bury it.

@@ -1,6 +1,6 @@
 //! Leases: who works for a session.
 
-use super::{Replica, World, attempt, entry, key, within};
+use super::{Replica, World, attempt, entry, key, run_entry, within};
 use crate::{Adopted, Enter, Entered, Entry, LogLimits, Released};
 use run_protocol::Fence;
 use std::time::Duration;
@@ -203,6 +203,49 @@ pub async fn adopting_after_everything_was_forgotten(world: &dyn World) {
     assert_eq!(leases.adopt(&key("s"), &a.id, &attempt("2"), Fence(7)).await.unwrap(), Adopted::Lost);
     // The adopted one can be buried, though its replica has not joined anew.
     assert_eq!(a.ports.registry.bury(&a.id, 0).await.unwrap(), Some(1));
+}
+
+/// What a failover to a copy leaves that the wish or the claim has reached, and the begin has not.
+pub async fn adopting_gives_a_lease_that_lost_its_begin_the_fence(world: &dyn World) {
+    let (a, b) = (Replica::join(world, "a").await, Replica::join(world, "b").await);
+    a.enter(&key("entered"), "1").await;
+    // The other lease still bears the fence of its former owner.
+    b.run(&key("claimed"), "2", 6).await;
+    b.ports.leases.hand_over(&key("claimed"), &attempt("2"), 0, false).await.unwrap();
+    assert_eq!(a.claim(&["3"]).await, [(key("claimed"), attempt("3"))]);
+    let tenant = Tenant::default();
+    for (batch, s, own) in [(1, key("entered"), attempt("1")), (3, key("claimed"), attempt("3"))] {
+        let said = |body| [run_entry(&s, 7, body)];
+        assert_eq!(a.ports.events.publish(&tenant, &a.id, batch, &said("refused")).await.unwrap(), [0]);
+        assert_eq!(a.ports.leases.adopt(&s, &a.id, &own, Fence(7)).await.unwrap(), Adopted::Mine);
+        let nothing: [usize; 0] = [];
+        assert_eq!(a.ports.events.publish(&tenant, &a.id, batch + 1, &said("answer")).await.unwrap(), nothing);
+        assert_eq!(a.ports.leases.release(&s, &own, 1, &said("idle")).await.unwrap(), Released::Done);
+    }
+    assert_eq!(a.bodies(&tenant).await, ["answer", "idle", "answer", "idle"]);
+}
+
+pub async fn what_is_adopted_before_it_begins_still_says_so(world: &dyn World) {
+    let a = Replica::join(world, "a").await;
+    let leases = &a.ports.leases;
+    a.enter(&key("s"), "1").await;
+    for s in [key("s"), key("missing")] {
+        assert_eq!(leases.adopt(&s, &a.id, &attempt("1"), Fence(7)).await.unwrap(), Adopted::Mine);
+        for _ in 0..2 {
+            assert!(leases.begin(&s, &attempt("1"), Fence(7), &[run_entry(&s, 7, "busy")]).await.unwrap());
+        }
+    }
+    assert_eq!(a.bodies(&Tenant::default()).await, ["busy", "busy"], "each once");
+}
+
+pub async fn who_was_outrun_adopts_no_fence(world: &dyn World) {
+    let (a, b) = (Replica::join(world, "a").await, Replica::join(world, "b").await);
+    b.run(&key("s"), "2", 8).await;
+    b.ports.leases.hand_over(&key("s"), &attempt("2"), 0, false).await.unwrap();
+    assert_eq!(a.enter(&key("s"), "1").await, Entered::Won, "a wish that came late");
+    a.ports.leases.adopt(&key("s"), &a.id, &attempt("1"), Fence(7)).await.unwrap();
+    let outrun = [run_entry(&key("s"), 7, "outrun")];
+    assert_eq!(a.ports.events.publish(&Tenant::default(), &a.id, 1, &outrun).await.unwrap(), [0]);
 }
 
 pub async fn ensure_due_makes_a_lease_only_where_none_is(world: &dyn World) {
