@@ -28,10 +28,9 @@ end
 -- digits of one width, so that they compare alike in every locale.
 local function is_old(s, record, version)
   if record == '' then return false end
-  local out = redis.call('HGET', versions(s), record)
+  local out = redis.call('HGET', versions(s), record) or redis.call('HGET', former_versions(s), record)
   if out and version <= out then return true end
-  redis.call('HSET', versions(s), record, version)
-  redis.call('PEXPIRE', versions(s), LOG_AGE_MS)
+  remember(s, record, version)
   return false
 end
 

@@ -33,6 +33,19 @@ local function set_status(s, status)
   redis.call('HSET', busy(tenant), session, status)
 end
 
+-- Remembers the newest version of a record that is out, or as 'fence' the newest fence that has begun. A generation of them that
+-- is full makes room for the next, which knows the fence, too; the one before it is forgotten.
+local function remember(s, what, version)
+  local is_full = redis.call('HLEN', versions(s)) >= VERSIONS_OF_A_GENERATION
+  if is_full and redis.call('HEXISTS', versions(s), what) == 0 then
+    local fence = redis.call('HGET', versions(s), 'fence')
+    redis.call('RENAME', versions(s), former_versions(s))
+    if fence then redis.call('HSET', versions(s), 'fence', fence) end
+  end
+  redis.call('HSET', versions(s), what, version)
+  redis.call('PEXPIRE', versions(s), LOG_AGE_MS)
+end
+
 -- True if a newer fence than this one has begun: kept beside the versions of what was told, since the lease may be gone. A wish
 -- that arrives late gives an attempt its lease back after another has done the whole work.
 local function is_outrun(s, fence)

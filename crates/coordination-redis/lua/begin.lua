@@ -7,8 +7,7 @@ if holder ~= ARGV[3] or is_outrun(s, fence) then return 0 end
 -- A lease that was adopted bears its fence before it begins.
 if current ~= fence or redis.call('HGET', versions(s), 'fence') ~= fence then
   redis.call('HSET', lease(s), 'fence', fence)
-  redis.call('HSET', versions(s), 'fence', fence)
-  redis.call('PEXPIRE', versions(s), LOG_AGE_MS)
+  remember(s, 'fence', fence)
   set_status(s, BUSY)
   append(ARGV[1], 5)
 end

@@ -13,6 +13,9 @@ pub const FORMAT: u32 = 1;
 /// What a message of a channel carries at most; longer bodies are read from the log.
 pub const INLINE_BYTES: usize = 256 << 10;
 
+/// How many records' versions a generation of them holds: two generations of each session are kept.
+pub const VERSIONS_OF_A_GENERATION: u32 = 4_096;
+
 /// How long the number of a replica's last batch is kept, in milliseconds. No batch is sent again for so long.
 const BATCH_AGE_MS: u32 = 3_600_000;
 
@@ -32,6 +35,7 @@ const LOG: &str = "log:";
 const META: &str = "meta:";
 const BATCH: &str = "pub:";
 const VERSIONS: &str = "revs:";
+const FORMER_VERSIONS: &str = "oldrevs:";
 const LOCK: &str = "lock:";
 
 /// Makes the names under one prefix.
@@ -138,10 +142,12 @@ impl Keys {
             of("log", LOG),
             of("meta", META),
             of("versions", VERSIONS),
+            of("former_versions", FORMER_VERSIONS),
             format!("local function batch(t, rid) return '{base}{BATCH}' .. t .. ':' .. rid end\n"),
             format!("local LOG_AGE_MS, LOG_BYTES = {}, {}\n", limits.age.as_millis(), limits.bytes),
             format!("local AGREEMENT, AGREEMENT_MS = '{}', {}\n", agreement.text(), agreement.age.as_millis()),
             format!("local BATCH_AGE_MS, INLINE_BYTES = {BATCH_AGE_MS}, {INLINE_BYTES}\n"),
+            format!("local VERSIONS_OF_A_GENERATION = {VERSIONS_OF_A_GENERATION}\n"),
         ]
         .concat()
     }

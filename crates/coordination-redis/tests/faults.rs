@@ -3,10 +3,10 @@
 
 mod support;
 
-use coordination::conformance::{Replica, World, attempt, entry, key, within};
+use coordination::conformance::{Replica, World, attempt, entry, key, record_entry, within};
 use coordination::{Adopted, CoordinationError, Entered, Ports, Signal, Ticked};
 use coordination_redis::{RedisPorts, StartError};
-use run_protocol::Fence;
+use run_protocol::{Fence, RecordVersion};
 use std::time::{Duration, Instant};
 use support::Redis;
 use testkit::CuttingProxy;
@@ -210,4 +210,45 @@ async fn a_log_that_somebody_follows_does_not_expire() {
     for key in keys {
         assert!(left(key) > 100_000, "{key} expires in {} ms", left(key));
     }
+}
+
+#[tokio::test]
+async fn what_a_session_has_told_takes_a_bounded_place_however_much_it_is() {
+    let redis = Redis::start().await;
+    let a = Replica::join(&redis, "a").await;
+    let (tenant, events) = (Tenant::default(), &a.ports.events);
+    a.run(&key("s"), "1", 7).await;
+    let told = |record: u64, sequence| {
+        record_entry(&key("s"), &format!("record {record}"), RecordVersion::run(Fence(7), sequence), "x")
+    };
+    for batch in 1..=10 {
+        let entries: Vec<_> = (batch * 1_000..(batch + 1) * 1_000).map(|record| told(record, 2)).collect();
+        events.publish(&tenant, &a.id, batch, &entries).await.unwrap();
+    }
+    let keys = redis.server.command(&["KEYS", "*revs:*"]);
+    let (mut records, mut count) = (0, 0);
+    for key in keys.lines() {
+        records += redis.server.command(&["HLEN", key]).parse::<u64>().unwrap();
+        count += 1;
+        assert!(redis.server.command(&["PTTL", key]).parse::<u64>().is_ok(), "{key} never expires");
+    }
+    assert_eq!(count, 2, "{keys}");
+    assert!((4_096..=2 * 4_096).contains(&records), "{records} records");
+
+    // Of the records of both generations what is old is left out, and what is new is not.
+    let newest = events.newest(&tenant).await.unwrap();
+    let late: Vec<_> = (11_000 - 4_095..11_000).map(|record| told(record, 1)).collect();
+    events.publish(&tenant, &a.id, 11, &late).await.unwrap();
+    assert_eq!(events.newest(&tenant).await.unwrap(), newest);
+    events.publish(&tenant, &a.id, 12, &[told(7_000, 3)]).await.unwrap();
+    let after = events.newest(&tenant).await.unwrap();
+    assert_ne!(after, newest);
+    events.publish(&tenant, &a.id, 13, &[told(7_000, 2)]).await.unwrap();
+    assert_eq!(events.newest(&tenant).await.unwrap(), after);
+
+    // No older fence begins.
+    a.ports.leases.forget(&key("s")).await.unwrap();
+    a.enter(&key("s"), "2").await;
+    assert!(!a.ports.leases.begin(&key("s"), &attempt("2"), Fence(6), &[]).await.unwrap());
+    assert!(a.ports.leases.begin(&key("s"), &attempt("2"), Fence(8), &[]).await.unwrap());
 }
