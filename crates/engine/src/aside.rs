@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 use storage::TenantStore;
 use wire::event::Event;
+use wire::ids::SessionId;
 
 /// Bytes of an event, in its envelope, above which it is kept aside.
 pub(crate) const LARGE: usize = 64 * 1024;
@@ -55,9 +56,15 @@ pub(crate) async fn keep(store: TenantStore, event: Event) -> Result<(String, Ev
     let outline =
         Event { properties: outline(&event.properties, DEPTH), id: event.id.clone(), kind: event.kind.clone() };
     let body = body(&event).unwrap_or_default();
+    // Clients know of asks from events alone: what is not answered yet must still be there for newcomers.
+    let asks = event
+        .kind
+        .ends_with(".asked")
+        .then(|| event.properties["sessionID"].as_str().and_then(|id| SessionId::parse(id).ok()));
+    let of = asks.flatten();
     drop(event);
     let kept = blocking(move || {
-        Ok(store.keep_event(&body).map_err(|error| {
+        Ok(store.keep_event(&body, of.as_ref()).map_err(|error| {
             tracing::warn!(%error, "a large event is not kept aside");
             body
         }))

@@ -328,6 +328,8 @@ impl Calls {
     /// Ends the calls at once and records those without outcome as interrupted.
     pub(crate) async fn interrupt(&mut self, run: &Run) -> Result<(), EngineError> {
         self.running.shutdown().await;
+        // That a call begins, or what came of it, may just be on its way to the disk.
+        run.all_landed().await;
         let now = run.engine.now_ms();
         let announced: Vec<Part> = self.announced.drain().map(|(_, part)| part).collect();
         self.parts.extend(announced.into_iter().map(|part| Arc::new(Mutex::new(part))));

@@ -30,6 +30,8 @@ use wire::session::{Session, SessionTime};
 const PROMPT: &str = "promptId";
 /// How often a prompt is sent to a child that cannot take it at the moment.
 const TRIES: u32 = 10;
+/// How often it is tried to stop a child whose parent was stopped: some ten minutes.
+const STOP_TRIES: u64 = 200;
 
 /// Has a task done: the child session is made or gone on with, prompted, and waited for.
 pub(crate) async fn task(
@@ -270,7 +272,8 @@ impl Drop for StopChild {
 }
 
 impl Engine {
-    /// Aborts a child whose task is over. The task `stop child` ends with the abort.
+    /// Aborts a child whose task is over: tried again for some minutes where it cannot be done. The task `stop child` ends with
+    /// the abort.
     fn stop_child(&self, key: &SessionKey) {
         let (engine, key) = (self.clone(), key.clone());
         // Dropped with the runtime there is nobody to do it: whoever takes the parent over does.
@@ -278,8 +281,17 @@ impl Engine {
             return;
         }
         let stop = async move {
-            if let Err(error) = engine.abort(&key.tenant, &key.session, None).await {
-                tracing::warn!(session = %key.session, %error, "a child could not be stopped");
+            for tries in 1..=STOP_TRIES {
+                match engine.abort(&key.tenant, &key.session, None).await {
+                    Ok(_) | Err(EngineError::SessionNotFound(_)) => return,
+                    Err(error) => tracing::warn!(session = %key.session, %error, tries, "a child is not stopped yet"),
+                }
+                let wait = 100 * tries.min(20);
+                tokio::select! {
+                    biased;
+                    () = tokio::time::sleep(Duration::from_millis(wait + engine.0.ids.bits() % wait)) => {}
+                    () = engine.0.stopped.cancelled() => return,
+                }
             }
         };
         self.0.tasks.spawn(stop);

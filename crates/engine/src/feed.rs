@@ -152,6 +152,13 @@ struct State {
     shown: Option<Snapshot>,
 }
 
+impl State {
+    /// Whether this cursor was read lately.
+    fn has_read(&self, cursor: &Cursor) -> bool {
+        self.read.iter().rev().any(|read| read == cursor)
+    }
+}
+
 /// The state of what runs, as newcomers are shown it.
 struct Snapshot {
     items: Vec<Arc<FeedItem>>,
@@ -218,6 +225,12 @@ impl Engine {
             sessions.into_iter().map(|session| SessionKey::new(tenant.clone(), session)).collect::<Vec<_>>()
         };
         feeds.iter().flat_map(busy).collect()
+    }
+
+    /// Whether this replica has read so far in a log that it follows.
+    pub(crate) async fn has_read(&self, tenant: &Tenant, cursor: &Cursor) -> bool {
+        let feed = self.0.feeds.0.lock().await.get(tenant).cloned();
+        feed.is_some_and(|feed| feed.state().has_read(cursor))
     }
 
     /// Reads a log on whose newest cursor, by the tick, is another than what came over the subscription.
@@ -328,14 +341,19 @@ impl Feed {
         }
     }
 
-    /// Reads the log from the newest cursor to its end.
+    /// Reads the log from the newest cursor to its end as it is now: on a busy log there is always more.
     async fn read_on(&self, engine: &Engine) -> coordination::Result<()> {
         loop {
             let from = self.newest();
             match engine.0.ports.events.read_after(&self.tenant, from.as_ref(), PAGE).await? {
-                Read::Entries(entries) if entries.is_empty() => return Ok(()),
-                // The subscription may have delivered some of them in the meantime: then it is read on from there.
-                Read::Entries(entries) => drop(self.append(engine, from.as_ref(), entries)),
+                Read::Entries(entries) => {
+                    let (is_empty, is_full) = (entries.is_empty(), entries.len() >= PAGE);
+                    // The subscription may have delivered some of them in the meantime: then it is read on from there.
+                    let is_read = self.append(engine, from.as_ref(), entries) || is_empty;
+                    if is_read && !is_full {
+                        return Ok(());
+                    }
+                }
                 Read::Reset => self.begin_anew(engine, from).await?,
             }
         }
@@ -387,14 +405,15 @@ impl Feed {
         Ok(held.checked_sub(1).map(|newest| read[newest].clone()))
     }
 
-    /// Takes entries in that follow `previous`; false, and nothing done, if that is not the newest cursor any more.
+    /// Takes entries in that follow `previous`; if that is not the newest cursor any more, nothing is done. False: some of
+    /// them have yet to be read.
     fn append(&self, engine: &Engine, previous: Option<&Cursor>, entries: Vec<(Cursor, Bytes)>) -> bool {
         let now = engine.now_ms();
         let mut idle = Vec::new();
         {
             let mut state = self.state();
             if state.newest.as_ref() != previous {
-                return false;
+                return entries.last().is_some_and(|(cursor, _)| state.has_read(cursor));
             }
             for (cursor, body) in entries {
                 if !state.known.is_empty() && !state.known.contains(&cursor) {

@@ -21,6 +21,8 @@ const ENTERING: usize = 32;
 const SWEEP: Duration = Duration::from_secs(60);
 /// How often one replica removes what was kept for long enough.
 const TIDY: Duration = Duration::from_secs(3_600);
+/// How long the steward reads on in a log at once.
+const CATCH_UP: Duration = Duration::from_secs(1);
 
 pub(crate) struct Replica {
     name: String,
@@ -221,7 +223,8 @@ impl Engine {
         }
     }
 
-    /// Reads on in logs whose newest cursor has been another for more than one tick.
+    /// Reads on in logs whose newest cursor has been another for more than one tick; for a moment only, since much else waits
+    /// for that. The next tick goes on.
     async fn catch_up_late(
         &self,
         followed: &[(Tenant, Option<coordination::Cursor>)],
@@ -233,10 +236,21 @@ impl Engine {
                 behind.remove(tenant);
                 continue;
             }
+            // On a busy log it is another one at each tick: what counts is whether it has come here since.
+            let arrived = async {
+                match newest.get(tenant) {
+                    Some(Some(there)) => self.has_read(tenant, there).await,
+                    _ => false,
+                }
+            };
+            if tokio::time::timeout(CATCH_UP, arrived).await.unwrap_or(false) {
+                behind.remove(tenant);
+                continue;
+            }
             let ticks = behind.entry(tenant.clone()).or_default();
             *ticks += 1;
-            if *ticks > 1 {
-                self.catch_up(tenant).await;
+            if *ticks > 1 && tokio::time::timeout(CATCH_UP, self.catch_up(tenant)).await.is_err() {
+                tracing::warn!(%tenant, "the event log is not read to its end yet");
             }
         }
     }

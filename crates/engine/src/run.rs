@@ -62,6 +62,8 @@ pub(crate) struct Run {
     trial: Arc<Mutex<Option<Trial>>>,
     /// What the run's newest head commit found and reserved.
     known: Arc<Mutex<Known>>,
+    /// Held by each commit that is under way.
+    landing: Arc<tokio::sync::RwLock<()>>,
 }
 
 impl Engine {
@@ -214,6 +216,7 @@ impl Run {
             goes_on,
             trial: Arc::default(),
             known: Arc::new(Mutex::new(known)),
+            landing: Arc::default(),
         }
     }
 
@@ -239,10 +242,22 @@ impl Run {
         }
     }
 
-    /// Commits what the run writes. `Lost` if another runner took the guard.
+    /// Commits what the run writes. `Lost` if another runner took the guard. Who breaks this off does not undo it: see
+    /// [`Run::all_landed`].
     pub(crate) async fn commit(&self, writes: Vec<Write>) -> Result<(), EngineError> {
-        let guard = self.guard.clone();
-        blocking(move || guard.commit(writes).map_err(EngineError::from)).await
+        let (guard, landing) = (self.guard.clone(), self.landing.clone().read_owned().await);
+        blocking(move || {
+            let committed = guard.commit(writes).map_err(EngineError::from);
+            drop(landing);
+            committed
+        })
+        .await
+    }
+
+    /// Waits until every [`Run::commit`] is over that was begun, also those whose callers were broken off: what is written after
+    /// them stands.
+    pub(crate) async fn all_landed(&self) {
+        drop(self.landing.write().await);
     }
 
     /// Commits what a step shows before it ends: durable with the next [`Run::commit`].

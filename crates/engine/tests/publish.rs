@@ -1,4 +1,5 @@
-//! What is said while coordination does not answer goes out afterwards, whole, in its order and in batches that it can take.
+//! The log of events where it is away, and where it never rests: what was said meanwhile goes out afterwards, whole, in its order
+//! and in batches that the log can take; who reads comes to an end.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic in its helpers, too")]
 
@@ -11,6 +12,7 @@ use coordination::{
 };
 use engine::{Engine, NewSession, Parts, Scope, SessionPatch, Settings};
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -63,39 +65,45 @@ impl EventLog for Away {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn large_events_that_waited_go_out_in_batches_of_a_megabyte() {
-    let root = tempfile::tempdir().unwrap();
-    let memory = Memory::new(Arc::new(Scrambled(AtomicU64::new(1))), LogLimits::default());
-    let (is_away, batches) = (AtomicBool::new(false), Mutex::default());
-    let log = Arc::new(Away { inner: memory.ports().events, is_away, batches });
+/// An engine whose events go to a log and come from it.
+async fn engine(root: &Path, memory: &Memory, events: Arc<dyn EventLog>) -> Engine {
     let entropy: Arc<dyn Entropy> = Arc::new(Scrambled(AtomicU64::new(7)));
     let demo = Arc::new(models::demo::Demo::new(Duration::ZERO));
-    let env = HashMap::from([("HOME".to_owned(), root.path().to_string_lossy().into_owned())]);
-    let engine = Engine::start(Parts {
-        ports: Ports { events: log.clone(), ..memory.ports() },
-        store: Store::open(root.path().join("data"), Durability::Os, entropy.clone()).unwrap(),
+    let env = HashMap::from([("HOME".to_owned(), root.to_string_lossy().into_owned())]);
+    let tools = tools::ToolSettings::new("/bin/false".into(), root.join("out"), sandbox::ChildEnv::default());
+    let settings = Settings {
+        name: "one".into(),
+        lease_ttl: Duration::from_secs(10),
+        tick: Duration::from_millis(20),
+        drain_deadline: BOUND,
+        attempts: 3,
+        queue_limit: 100,
+        surroundings: agents::Surroundings::new(env, root.join("data"), true),
+        tools: Arc::new(tools),
+    };
+    let parts = Parts {
+        ports: Ports { events, ..memory.ports() },
+        store: Store::open(root.join("data"), Durability::Os, entropy.clone()).unwrap(),
         ids: Arc::new(IdSource::new(Arc::new(Wall), entropy)),
         provider: demo.clone(),
         demo,
         tools: Arc::new(tools::Registry::builtin()),
-        settings: Settings {
-            name: "one".into(),
-            lease_ttl: Duration::from_secs(10),
-            tick: Duration::from_millis(20),
-            drain_deadline: BOUND,
-            attempts: 3,
-            queue_limit: 100,
-            surroundings: agents::Surroundings::new(env, root.path().join("data"), true),
-            tools: Arc::new(tools::ToolSettings::new(
-                "/bin/false".into(),
-                root.path().join("out"),
-                sandbox::ChildEnv::default(),
-            )),
-        },
-    })
-    .await
-    .unwrap();
+        settings,
+    };
+    Engine::start(parts).await.unwrap()
+}
+
+fn memory() -> Memory {
+    Memory::new(Arc::new(Scrambled(AtomicU64::new(1))), LogLimits::default())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_events_that_waited_go_out_in_batches_of_a_megabyte() {
+    let root = tempfile::tempdir().unwrap();
+    let memory = memory();
+    let (is_away, batches) = (AtomicBool::new(false), Mutex::default());
+    let log = Arc::new(Away { inner: memory.ports().events, is_away, batches });
+    let engine = engine(root.path(), &memory, log.clone()).await;
     let tenant = Tenant::default();
     let scope = Scope { tenant: tenant.clone(), directory: root.path().into() };
     let session = engine.create_session(&scope, NewSession::default(), None).await.unwrap().id;
@@ -122,6 +130,57 @@ async fn large_events_that_waited_go_out_in_batches_of_a_megabyte() {
     let bytes = |batch: &Vec<Entry>| batch.iter().map(|entry| entry.body.len()).sum::<usize>();
     let largest = log.batches.lock().unwrap().iter().map(bytes).max();
     assert!(largest <= Some(1 << 20), "{largest:?}");
+    engine.stop().await;
+}
+
+/// A log to which others say more whenever it is read.
+struct Restless {
+    inner: Arc<dyn EventLog>,
+    said: AtomicU64,
+}
+
+#[async_trait]
+impl EventLog for Restless {
+    async fn publish(
+        &self,
+        tenant: &Tenant,
+        replica: &ReplicaId,
+        batch: BatchNumber,
+        entries: &[Entry],
+    ) -> Result<Vec<usize>> {
+        self.inner.publish(tenant, replica, batch, entries).await
+    }
+
+    async fn newest(&self, tenant: &Tenant) -> Result<Option<Cursor>> {
+        self.inner.newest(tenant).await
+    }
+
+    async fn read_after(&self, tenant: &Tenant, cursor: Option<&Cursor>, limit: usize) -> Result<Read> {
+        let body = serde_json::json!({ "payload": { "id": "evt_1", "type": "said", "properties": {} } });
+        let body = body.to_string().into();
+        let entry = Entry { session: None, fence: None, record: None, status: None, body };
+        let number = self.said.fetch_add(1, Ordering::SeqCst) + 1;
+        self.inner.publish(tenant, &ReplicaId("other".into()), number, &[entry]).await?;
+        self.inner.read_after(tenant, cursor, limit).await
+    }
+
+    async fn forget_until(&self, tenant: &Tenant, cursor: &Cursor) -> Result<()> {
+        self.inner.forget_until(tenant, cursor).await
+    }
+
+    async fn subscribe(&self, tenant: &Tenant) -> Result<Subscription> {
+        self.inner.subscribe(tenant).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_never_rests_is_read_to_where_it_ended() {
+    let root = tempfile::tempdir().unwrap();
+    let memory = memory();
+    let log = Arc::new(Restless { inner: memory.ports().events, said: AtomicU64::new(0) });
+    let engine = engine(root.path(), &memory, log).await;
+    let reader = timeout(BOUND, engine.follow(&Tenant::default(), engine::From::Now)).await;
+    assert!(reader.is_ok_and(|reader| reader.is_ok()), "it reads on and on");
     engine.stop().await;
 }
 

@@ -22,7 +22,7 @@ const NAMES: i128 = 24 * HOUR;
 const TOMBSTONES: i128 = 7 * 24 * HOUR;
 /// For so long outputs that were too long for a model can be read.
 const OUTPUTS: i128 = 7 * 24 * HOUR;
-/// For so long the bodies of large events can be read: longer than any log keeps what names them.
+/// For so long the bodies of large events can be read: longer than a log keeps what names them, unless nothing follows it.
 const EVENTS: i128 = HOUR;
 /// For so long the snapshots of a session that lives are kept.
 const SNAPSHOTS: i128 = 7 * 24 * HOUR;
@@ -46,7 +46,7 @@ impl TenantStore {
         let now = self.file_system_time()?;
         let names = self.remove_names(now)? + self.remove_tickets(now)?;
         let outputs = self.remove_files(&self.directory("tool-output"), now - OUTPUTS)?;
-        let events = self.remove_files(&self.directory("flotilla/event"), now - EVENTS)?;
+        let events = self.remove_events(now - EVENTS)?;
         let snapshots = self.remove_snapshots(now)?;
         Ok(names + outputs + events + snapshots + self.remove_tombstones(now)? + self.remove_leftovers(now)?)
     }
@@ -60,7 +60,7 @@ impl TenantStore {
         Ok(stamp?.modified)
     }
 
-    fn entries(&self, directory: &Path) -> Result<Vec<(PathBuf, Stamp)>> {
+    pub(crate) fn entries(&self, directory: &Path) -> Result<Vec<(PathBuf, Stamp)>> {
         let entries = if_there(self.inner.disk.list_stamped(directory), directory)?.unwrap_or_default();
         Ok(entries.into_iter().map(|(name, stamp)| (directory.join(name), stamp)).collect())
     }
@@ -74,7 +74,7 @@ impl TenantStore {
     }
 
     /// True if it was there, and a file.
-    fn remove_old_file(&self, path: &Path) -> Result<bool> {
+    pub(crate) fn remove_old_file(&self, path: &Path) -> Result<bool> {
         match self.inner.disk.unlink(path) {
             Err(error) if matches!(error.kind(), ErrorKind::IsADirectory | ErrorKind::PermissionDenied) => Ok(false),
             result => Ok(if_there(result, path)?.is_some()),

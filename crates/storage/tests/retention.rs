@@ -99,7 +99,7 @@ fn an_answer_that_was_recorded_goes_with_its_name() {
 fn a_large_event_is_read_in_pieces_and_goes_after_an_hour() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
-    let name = store.keep_event(b"0123456789").unwrap();
+    let name = store.keep_event(b"0123456789", None).unwrap();
     assert_eq!(store.event_piece(&name, 0, 4).unwrap().unwrap(), b"0123");
     assert_eq!(store.event_piece(&name, 8, 4).unwrap().unwrap(), b"89");
     assert_eq!(store.event_piece(&name, 10, 4).unwrap().unwrap(), b"");
@@ -109,4 +109,23 @@ fn a_large_event_is_read_in_pieces_and_goes_after_an_hour() {
     age(&directory.path().join(format!("flotilla/event/{name}.json")), HOUR + Duration::from_secs(60));
     assert_eq!(store.remove_old().unwrap(), 1);
     assert_eq!(store.event_piece(&name, 0, 4).unwrap(), None);
+}
+
+#[test]
+fn a_large_event_of_a_session_is_kept_for_as_long_as_that_is_at_work() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let session = ses("busy");
+    create(&store, &session);
+    change_head(&store, &session, |head| prompt(&session, "busy", head, 1));
+    let name = store.keep_event(b"asked", Some(&session)).unwrap();
+    age(&directory.path().join(format!("flotilla/event/{name}.json")), HOUR * 30);
+    assert_eq!(store.remove_old().unwrap(), 0);
+    assert_eq!(store.event_piece(&name, 0, 9).unwrap().unwrap(), b"asked");
+    change_head(&store, &session, |head| {
+        let mut head = head.clone();
+        head.settle(1, TicketAnswer::Dropped);
+        (Vec::new(), head)
+    });
+    assert_eq!(store.remove_old().unwrap(), 1);
 }

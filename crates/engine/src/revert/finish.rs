@@ -34,6 +34,11 @@ impl Run {
         if intent.kind == IntentKind::Revert && plan.before.is_none() && !plan.files.is_empty() {
             // Durable before the first file is touched: who does this again must not take the half-reverted tree for it.
             plan.before = self.engine.take_snapshot(&site).await.map(|id| id.to_string());
+            if plan.before.is_none() {
+                // What is there could not be brought back: only the messages are taken back.
+                tracing::warn!(session = %key.session, "no snapshot could be taken: no file is reverted");
+                plan.files.clear();
+            }
             let kept = plan.clone();
             self.head_commit(move |_, at| {
                 let record = Record::Revert { session: at.id.clone() };
@@ -71,8 +76,12 @@ impl Run {
         let (tenant, unique) = (&self.handle.key.tenant, self.engine.0.ids.tool_output());
         let lock = self.engine.0.ports.locks.lock(&format!("file/{tenant}/{}", file.display()), LOCK).await;
         let (store, work, path) = (self.engine.tenant_store(tenant), site.clone(), file.to_owned());
-        let snapshot = SnapshotId::parse(snapshot);
+        let (snapshot, guard) = (SnapshotId::parse(snapshot), self.guard.clone());
         let restored = blocking(move || {
+            // Another may have finished this while the lock was waited for, and the next prompt have changed the file.
+            if !guard.is_held() {
+                return Err(EngineError::Lost);
+            }
             let Some(held) = held(&store, &work.root, &path, snapshot.as_ref())? else { return Ok(Err(None)) };
             store.note_write(&work.root, &path, &work.session, None)?;
             Ok(tools::put_back(&path, &held, unique.as_str()).map_err(Some))
@@ -83,6 +92,7 @@ impl Run {
             Ok(Ok(())) => None,
             Ok(Err(None)) => Some("its snapshot is no longer kept".to_owned()),
             Ok(Err(Some(error))) => Some(error.to_string()),
+            Err(EngineError::Lost) => return Err(EngineError::Lost),
             Err(error) => Some(error.to_string()),
         })
     }
