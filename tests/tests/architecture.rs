@@ -24,7 +24,7 @@ const FOR_TESTS: [&str; 3] = ["bench", "suite", "testkit"];
 const ONLY: [(&str, &[&str]); 5] = [
     ("redis", &["coordination-redis"]),
     ("deadpool-redis", &["coordination-redis"]),
-    ("axum", &["bench", "server", "testkit"]),
+    ("axum", &["bench", "server", "simulation", "testkit"]),
     ("clap", &["bench", "flotilla"]),
     ("stateright", &["model"]),
 ];
@@ -186,10 +186,12 @@ fn files_below(folder: &Path) -> Vec<PathBuf> {
     paths.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }
 
-/// A simulation decides by its seed what happens, so the engine may draw nothing by itself.
+/// A simulation decides by its seed what happens, so the engine and its routes may draw nothing by themselves. Nothing that has
+/// a connection is in it.
 #[test]
-fn no_branch_of_the_engine_is_drawn_at_random() {
-    for path in files_below(&root().join("crates/engine/src")) {
+fn no_branch_of_the_engine_or_a_route_is_drawn_at_random() {
+    let routes = files_below(&root().join("crates/server/src")).into_iter().filter(|path| !path.ends_with("serve.rs"));
+    for path in files_below(&root().join("crates/engine/src")).into_iter().chain(routes) {
         let source = std::fs::read_to_string(&path).expect("a readable file");
         for after in source.split("select! {").skip(1) {
             assert!(after.trim_start().starts_with("biased;"), "{}: a select! is not biased", path.display());

@@ -56,5 +56,5 @@ pub use aside::Aside;
 pub use engine::{Engine, Parts, Settings};
 pub use feed::{FeedItem, Follower, From};
 pub use storage::Page;
-pub use strand::{Strand, on_strand};
+pub use strand::{Strand, on_strand, stay};
 pub use tools::browse::{FileContent, FileNode, LineMatch, Names};

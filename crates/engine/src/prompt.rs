@@ -267,9 +267,8 @@ impl Engine {
                 let why = format!("The message id {} belongs to another session", message.id);
                 return Err(EngineError::Conflict(why));
             }
-            let mut left_over = Vec::new();
             // A ticket that was never given out is of a prompt that was never acknowledged: it is done again.
-            if known.is_none()
+            let left_over = if known.is_none()
                 && let Some(there) = at.message(&message.id)?
             {
                 let same = there.info.user().is_some()
@@ -284,8 +283,12 @@ impl Engine {
                 if !is_left_over {
                     return Err(EngineError::Conflict(format!("The message id {} is taken", message.id)));
                 }
-                left_over = there.parts.iter().map(|part| part.id.clone()).collect();
-            }
+                there.parts
+            } else {
+                // Of one that was never stored its parts may be left, by other ids if it was sent under another name.
+                let parts = at.store.parts(&message.id)?.into_iter();
+                parts.filter(|part| part.session_id == *at.id).collect()
+            };
             let was_open = head.is_open();
             if was_open && shell.is_some() {
                 return Err(EngineError::Busy(at.id.clone()));
@@ -313,7 +316,8 @@ impl Engine {
             session.time.updated = session.time.updated.max(message.time.created);
             let changed = before != (session.agent.clone(), session.model.clone());
             let mut withdrawn = Vec::new();
-            for id in left_over.into_iter().filter(|id| parts.iter().all(|part| part.id != *id)) {
+            let left_over = left_over.into_iter().map(|part| part.id);
+            for id in left_over.filter(|id| parts.iter().all(|part| part.id != *id)) {
                 writes.push(Write::Remove(Record::Part { message: message.id.clone(), id }));
             }
             for part in parts.iter() {

@@ -34,8 +34,8 @@ pub async fn on_strand<T>(strand: Arc<dyn Strand>, work: impl Future<Output = T>
     }
 }
 
-/// A task that stays on the strand of whoever makes it, if there is one.
-pub(crate) fn stay<T: Send>(work: impl Future<Output = T> + Send) -> impl Future<Output = T> + Send {
+/// A task that stays on the strand of whoever makes it, if there is one: for what is spawned by other means than the engine's.
+pub fn stay<T: Send>(work: impl Future<Output = T> + Send) -> impl Future<Output = T> + Send {
     let strand = STRAND.try_with(Arc::clone).ok();
     async move {
         let Some(strand) = strand else { return work.await };

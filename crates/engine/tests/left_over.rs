@@ -422,3 +422,22 @@ async fn a_call_that_was_rejected_is_not_run_though_the_like_was_allowed_since()
     assert!(matches!(call.state, ToolState::Error { .. }), "{call:?}");
     second.stop().await;
 }
+
+#[tokio::test]
+async fn what_is_left_of_a_prompt_that_was_never_stored_is_no_part_of_the_same_prompt_sent_again() {
+    let root = tempfile::tempdir().unwrap();
+    let engine = demo(root.path(), 1).await;
+    let session = new_session(&engine, root.path()).await;
+    let id = MessageId::parse("msg_again").unwrap();
+    let sent = || Prompt { message_id: Some(id.clone()), ..text("once") };
+    // As of one under another name whose replica died before the message was stored.
+    let left = json!({ "id": "prt_left", "sessionID": session, "messageID": id, "type": "text", "text": "once" });
+    let folder = root.path().join("data/storage/part/msg_again");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("prt_left.json"), left.to_string()).unwrap();
+
+    let ticket = send(&engine, &session, sent()).await;
+    ended(&engine, &ticket).await.unwrap();
+    let stored = engine.message(&Tenant::default(), &session, &id).await.unwrap();
+    assert_eq!((stored.parts.len(), said(&stored)), (1, "once".to_owned()));
+}

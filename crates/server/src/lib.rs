@@ -115,7 +115,7 @@ async fn finish_writes(request: Request, next: Next) -> Response {
     if request.method().is_safe() {
         return next.run(request).await;
     }
-    match tokio::spawn(next.run(request).in_current_span()).await {
+    match tokio::spawn(engine::stay(next.run(request)).in_current_span()).await {
         Ok(response) => response,
         Err(error) => errors::Error::Internal(format!("a request's task broke: {error}")).into_response(),
     }

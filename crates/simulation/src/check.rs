@@ -1,19 +1,20 @@
 //! What must hold once the faults have stopped and time has run on.
 
 use crate::acts::{ACT, Acts};
-use crate::clients::{Aborted, Asked, Known, Pages};
+use crate::clients::{Aborted, Asked, Known, Pages, text_of};
 use crate::deciders::Replied;
 use crate::fleet::Fleet;
 use crate::model::ANSWER;
 use crate::readers::Reader;
+use crate::requests::Request;
 use run_protocol::HeadState;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use storage::{Record, StoreError, TenantStore};
+use storage::{Record, SessionFilter, StoreError, TenantStore};
 use wire::ids::{MessageId, SessionId};
 use wire::message::{Message, MessageWithParts};
 use wire::part::{PartKind, ToolState};
-use wire::permission::{Action, Reply, Rule};
+use wire::permission::{Action, PermissionRequest, Reply, Rule};
 use wire::tenant::Tenant;
 
 /// What still has to happen before everything can be looked at: nothing, if all work is done.
@@ -37,8 +38,10 @@ pub(crate) async fn unfinished(fleet: &Fleet, pages: &Pages) -> Result<Vec<Strin
     open.extend(busy.iter().map(|id| format!("{id} has a lease")));
     if open.is_empty() && !pages.replies.is_empty() {
         for place in 0..fleet.size() {
-            let asks = fleet.ask(place, |engine| async move { engine.permissions(&Fleet::scope()).await });
-            let asks = asks.await.ok().and_then(Result::ok).unwrap_or_default();
+            let request = Request::get("/permission");
+            let asks = fleet.ask(place, |replica| async move { request.send(&replica, "look", &|| {}).await });
+            let asks = asks.await.ok().and_then(Result::ok).map(|answer| answer.body).unwrap_or_default();
+            let asks: Vec<PermissionRequest> = serde_json::from_slice(&asks).unwrap_or_default();
             open.extend(asks.iter().map(|ask| format!("{} is listed at {place}", ask.id)));
         }
     }
@@ -59,6 +62,7 @@ pub(crate) fn broken(fleet: &Fleet, pages: &Pages, readers: &[Arc<Reader>]) -> R
             HeadState::Live => {
                 live.push(known.id.clone());
                 check_session(&store, known, &asked, &mut broken)?;
+                check_answers(&store, known, pages, &mut broken)?;
                 let aborted = pages.aborted.iter().filter(|aborted| aborted.session == known.id);
                 check_aborted(&store, known, &aborted.collect::<Vec<_>>(), &fleet.acts, &mut broken)?;
                 check_acts(&store, known, &pages.replies, &fleet.acts, &mut broken)?;
@@ -68,6 +72,10 @@ pub(crate) fn broken(fleet: &Fleet, pages: &Pages, readers: &[Arc<Reader>]) -> R
         }
     }
     check_approvals(&store, &pages.replies, &mut broken)?;
+    let mut titles = BTreeSet::new();
+    let sessions = store.sessions(&SessionFilter::default())?.into_iter();
+    let twice = sessions.filter(|session| !titles.insert(session.title.clone()));
+    broken.extend(twice.map(|session| format!("{} was asked for once and made twice", session.id)));
     let told = fleet.chronicle.view().differs(&store, &live, fleet.chronicle.end().1 == 0)?;
     broken.extend(told.into_iter().map(|what| format!("the log: {what}")));
     for reader in readers {
@@ -98,10 +106,6 @@ fn check_deleted(
         broken.push(format!("tickets are left of {}", known.id));
     }
     Ok(())
-}
-
-fn text_of(message: &MessageWithParts) -> String {
-    message.parts.iter().filter_map(|part| part.text()).map(|text| text.text.as_str()).collect()
 }
 
 /// How much later than an abort an answer may have been created that had begun before: each message of a session is given a
@@ -151,7 +155,11 @@ fn check_session(
         if times != 1 || text != Some(&asked.text) {
             broken.push(format!("{} is there {times} times and says {text:?}", asked.message));
         }
-        if tickets.get(&asked.message) != Some(&asked.k) {
+        let same = items.iter().filter(|item| item.info.user().is_some() && text_of(item) == asked.text).count();
+        if same != 1 {
+            broken.push(format!("{:?} was asked once and is there {same} times", asked.text));
+        }
+        if asked.k.is_none() || tickets.get(&asked.message) != asked.k.as_ref() {
             broken.push(format!("{} has another ticket than it was given", asked.message));
         }
         let place = items.iter().position(|item| *item.info.id() == asked.message).unwrap_or_default();
@@ -184,6 +192,23 @@ fn check_session(
     }
     let twice = answers.iter().filter(|(_, times)| **times > 1);
     broken.extend(twice.map(|(prompt, times)| format!("{prompt} was answered {times} times")));
+    Ok(())
+}
+
+/// What prompts were answered with is what is stored.
+fn check_answers(
+    store: &TenantStore,
+    known: &Known,
+    pages: &Pages,
+    broken: &mut Vec<String>,
+) -> Result<(), StoreError> {
+    for (_, answer) in pages.answers.iter().filter(|(session, _)| *session == known.id) {
+        let is_complete = answer.info.assistant().is_some_and(|said| said.time.completed.is_some());
+        let stored = store.message(&known.id, answer.info.id());
+        if is_complete && stored.as_ref().ok() != Some(answer) {
+            broken.push(format!("{} was answered as {answer:?} and is {stored:?}", answer.info.id()));
+        }
+    }
     Ok(())
 }
 

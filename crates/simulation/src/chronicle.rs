@@ -1,8 +1,11 @@
 //! All that was ever appended to the event log, in its order, with who said it; and what is wrong with that order alone.
 
 use crate::view::{Told, View};
+use bytes::Bytes;
 use coordination::{Cursor, Entry, Ports, Subscription};
 use run_protocol::Fence;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wire::ids::SessionId;
@@ -15,9 +18,21 @@ pub(crate) struct Line {
     pub place: usize,
     /// How often the log was emptied before.
     pub volume: u64,
-    /// What streams send for it.
-    pub body: bytes::Bytes,
+    /// Where it happened: readers of another directory are not shown it.
+    directory: String,
+    /// What streams of all events send for it.
+    pub body: Bytes,
+    /// What streams of its directory send for it.
+    pub payload: Bytes,
     pub told: Told,
+}
+
+/// What the body of an entry is made from.
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    directory: String,
+    #[serde(borrow)]
+    payload: &'a RawValue,
 }
 
 /// All entries, and what is wrong with their order.
@@ -97,6 +112,13 @@ impl Chronicle {
         state.places.get(&Cursor(cursor.to_owned())).map(|place| state.lines[*place].clone())
     }
 
+    /// The place of the first entry from this one on that readers of a directory are shown, or of all; the end if there is none.
+    pub(crate) fn next(&self, place: usize, directory: Option<&str>) -> usize {
+        let state = self.state();
+        let here = |line: &Arc<Line>| directory.is_none_or(|directory| line.directory == directory);
+        state.lines.iter().skip(place).find(|line| here(line)).map_or(state.lines.len(), |line| line.place)
+    }
+
     /// How many entries there were, and how often the log was emptied.
     pub(crate) fn end(&self) -> (usize, u64) {
         let state = self.state();
@@ -126,7 +148,8 @@ impl State {
     }
 
     fn append(&mut self, by: &str, cursor: Cursor, entry: &Entry) {
-        let Some(told) = Told::read_envelope(&entry.body) else {
+        let envelope: Option<Envelope<'_>> = serde_json::from_slice(&entry.body).ok();
+        let (Some(told), Some(Envelope { directory, payload })) = (Told::read_envelope(&entry.body), envelope) else {
             return self.broken.push(format!("{by} appended what cannot be read: {:?}", entry.body));
         };
         if let (Some(session), Some(fence)) = (&entry.session, entry.fence) {
@@ -142,7 +165,9 @@ impl State {
             }
         }
         self.view.take(&told);
-        let line = Line { place: self.lines.len(), volume: self.volume, body: entry.body.clone(), told };
+        let payload = entry.body.slice_ref(payload.get().as_bytes());
+        let (place, volume, body) = (self.lines.len(), self.volume, entry.body.clone());
+        let line = Line { place, volume, directory, body, payload, told };
         self.places.insert(cursor, line.place);
         self.lines.push(Arc::new(line));
     }

@@ -4,18 +4,19 @@
 use crate::acts::ACT;
 use crate::deciders::Replied;
 use crate::dice::Dice;
-use crate::fleet::{Fleet, Gone};
-use crate::model::question;
-use engine::{Accepted, Engine, EngineError, NewSession, Prompt, RequestName, TicketRef};
-use std::future::Future;
+use crate::fleet::Fleet;
+use crate::model::{ANSWER, question};
+use crate::requests::{Answer, Name, Refused, Request};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use wire::clock::Entropy;
 use wire::ids::{MessageId, SessionId};
-use wire::part::{PartKind, TextPart};
-use wire::permission::{Action, Rule};
-use wire::tenant::Tenant;
+use wire::message::MessageWithParts;
+use wire::session::Session;
 
 /// How long a client sends a request again and again.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -38,7 +39,8 @@ pub(crate) struct Asked {
     pub session: SessionId,
     pub message: MessageId,
     pub text: String,
-    pub k: u64,
+    /// Its ticket when it was acknowledged.
+    pub k: Option<u64>,
 }
 
 /// An abort that was acknowledged.
@@ -62,6 +64,8 @@ pub(crate) struct Ledger {
 pub(crate) struct Pages {
     pub sessions: Vec<Known>,
     pub asked: Vec<Asked>,
+    /// What prompts were answered with, each by the session that it was sent to.
+    pub answers: Vec<(SessionId, MessageWithParts)>,
     pub aborted: Vec<Aborted>,
     pub replies: Vec<Replied>,
     pub broken: Vec<String>,
@@ -95,6 +99,18 @@ impl Ledger {
         self.pages().replies[number].is_given = true;
     }
 
+    /// The sessions that clients know.
+    fn sessions(&self) -> Vec<Known> {
+        self.pages().sessions.clone()
+    }
+
+    /// The prompts of a session that were acknowledged.
+    fn asked(&self, id: &SessionId) -> Vec<MessageId> {
+        let pages = self.pages();
+        let asked = pages.asked.iter().filter(|asked| asked.session == *id);
+        asked.map(|asked| asked.message.clone()).collect()
+    }
+
     fn known(&self, id: &SessionId) -> Option<Known> {
         self.pages().sessions.iter().find(|known| known.id == *id).cloned()
     }
@@ -114,10 +130,9 @@ pub(crate) struct Client {
     pub calls: Option<Dice>,
 }
 
-/// True for what is answered 503, or by a balancer in the place of who died: sent again, it may go better.
-fn passes(error: &EngineError) -> bool {
-    use EngineError::{Busy, Full, Lost, Store, TooManyQueued, Unavailable};
-    matches!(error, Busy(_) | Full | Lost | Store(_) | TooManyQueued | Unavailable(_))
+/// What is said in a message.
+pub(crate) fn text_of(message: &MessageWithParts) -> String {
+    message.parts.iter().filter_map(|part| part.text()).map(|text| text.text.as_str()).collect()
 }
 
 impl Client {
@@ -126,46 +141,84 @@ impl Client {
         self.make_session().await;
         for turn in 0..operations {
             sleep(self.dice.ms(0, 4_000)).await;
-            let sessions = self.ledger.read().sessions;
+            let sessions = self.ledger.sessions();
             let Some(Known { id, .. }) = self.dice.pick(&sessions).cloned() else { return };
             match self.dice.below(100) {
                 0..68 => self.prompt(&id, turn).await,
                 68..80 => self.abort(&id).await,
-                80..93 => self.read(&id).await,
+                80..87 => self.read(&id, None).await,
+                87..90 => self.read(&id, Some(1 + self.dice.below(4))).await,
+                90..93 => self.list().await,
                 93..97 => self.delete(&id).await,
                 _ => self.make_session().await,
             }
         }
     }
 
-    /// A name of a request, or of a body.
-    pub(crate) fn name(&self) -> RequestName {
-        RequestName { hash: format!("{:032x}", self.dice.bits()), body_hash: format!("{:016x}", self.dice.bits()) }
+    /// How a request is called that acts once under its name.
+    pub(crate) fn name(&self) -> Name {
+        let name = format!("{:032x}", self.dice.bits());
+        if self.dice.chance(700) { Name::Id(name) } else { Name::Key(name) }
+    }
+
+    /// The same of one that may as well be sent as a new one.
+    pub(crate) fn name_or_none(&self) -> Name {
+        if self.dice.chance(300) { Name::New } else { self.name() }
     }
 
     /// Sends a request until it is answered by more than "ask again". None, and a violation, if it never is.
-    pub(crate) async fn insist<T, Answer>(
+    pub(crate) async fn insist<T: DeserializeOwned>(
         &self,
         what: &str,
-        request: impl Fn(Engine) -> Answer,
-    ) -> Option<Result<T, EngineError>>
-    where
-        Answer: Future<Output = Result<T, EngineError>> + Send,
-    {
+        request: &Request,
+    ) -> Option<Result<T, Refused>> {
+        let answer = self.insist_and_hear(what, request, &|| {}).await?;
+        self.parse(what, answer)
+    }
+
+    fn parse<T: DeserializeOwned>(&self, what: &str, answer: Result<Answer, Refused>) -> Option<Result<T, Refused>> {
+        match answer.map(|answer| serde_json::from_slice(&answer.body)) {
+            Ok(Ok(body)) => Some(Ok(body)),
+            Ok(Err(error)) => {
+                self.ledger.breaks(format!("{what} was answered with something else: {error}"));
+                None
+            }
+            Err(refused) => Some(Err(refused)),
+        }
+    }
+
+    /// The same; `heard` is called each time that an answer that is no error begins.
+    pub(crate) async fn insist_and_hear(
+        &self,
+        what: &str,
+        request: &Request,
+        heard: &(dyn Fn() + Send + Sync),
+    ) -> Option<Result<Answer, Refused>> {
         let until = Instant::now() + PATIENCE;
-        let mut last = "no answer".to_owned();
+        let (mut last, mut sendings) = ("no answer".to_owned(), 0);
         while Instant::now() < until {
+            sendings += 1;
             let place = self.dice.below(self.fleet.size() as u64) as usize;
             self.fleet.trace.note(format_args!("client {} asks {place} for {what}", self.number));
-            match self.fleet.ask(place, &request).await {
-                Ok(Err(error)) if passes(&error) => last = error.to_string(),
-                Ok(answer) => {
-                    let outcome = answer.as_ref().err();
+            let id = format!("{:032x}", self.dice.bits());
+            let answer = self.fleet.ask(place, |replica| async move { request.send(&replica, &id, heard).await });
+            if let Ok(mut answer) = answer.await {
+                if let Ok(answer) = &mut answer {
+                    answer.sendings = sendings;
+                }
+                let refused = answer.as_ref().err();
+                if let Some(broken) = refused.and_then(|refused| refused.breaks()) {
+                    let refused = refused.map(ToString::to_string).unwrap_or_default();
+                    self.ledger.breaks(format!("{what} was refused with {refused}, which {broken}"));
+                }
+                if let Some(refused) = refused.filter(|refused| refused.passes()) {
+                    last = refused.to_string();
+                } else {
+                    let outcome = refused.map(ToString::to_string);
                     self.fleet.trace.note(format_args!("client {}: {what}, {outcome:?}", self.number));
                     self.ledger.pages().operations += 1;
                     return Some(answer);
                 }
-                Err(Gone) => {}
             }
             sleep(self.dice.ms(20, 600)).await;
         }
@@ -174,109 +227,195 @@ impl Client {
     }
 
     async fn make_session(&self) {
-        let name = self.name();
-        let made = self.insist("a session", |engine| {
-            let permission = Some(vec![Rule::new(ACT, "*", Action::Ask)]);
-            let (name, new) =
-                (name.clone(), NewSession { title: Some("titled".into()), permission, ..NewSession::default() });
-            async move { engine.create_session(&Fleet::scope(), new, Some(&name)).await }
-        });
-        match made.await {
+        let permission = json!([{ "permission": ACT, "pattern": "*", "action": "ask" }]);
+        // Nobody else calls it so.
+        let body = json!({ "title": format!("titled {:016x}", self.dice.bits()), "permission": permission });
+        let request = Request::post("/session", Some(body), self.name());
+        match self.insist::<Session>("a session", &request).await {
             Some(Ok(session)) => {
                 let new = Known { id: session.id, is_aborted: false, is_condemned: false, is_deleted: false };
                 self.ledger.pages().sessions.push(new);
             }
-            Some(Err(error)) => self.ledger.breaks(format!("a session was refused: {error}")),
+            Some(Err(refused)) => self.ledger.breaks(format!("a session was refused: {refused}")),
             None => {}
         }
     }
 
     /// An answer that says that the session is gone, though nobody wanted that.
-    pub(crate) fn is_gone(&self, id: &SessionId, what: &str, error: &EngineError) {
+    pub(crate) fn is_gone(&self, id: &SessionId, what: &str, refused: &Refused) {
         let is_condemned = self.ledger.known(id).is_some_and(|known| known.is_condemned);
-        if !(is_condemned && matches!(error, EngineError::SessionNotFound(_) | EngineError::MessageNotFound(_))) {
-            self.ledger.breaks(format!("{what} in {id} was refused: {error}"));
+        if !(is_condemned && refused.is_absent()) {
+            self.ledger.breaks(format!("{what} in {id} was refused: {refused}"));
         }
     }
 
+    /// A prompt, with an id of its client's or without, whose answer is waited for or not.
     async fn prompt(&self, id: &SessionId, turn: u64) {
-        let message = self.fleet.ids(&self.dice).message();
+        let own = self.dice.chance(700).then(|| self.fleet.ids(&self.dice).message());
         let calls = self.calls.as_ref().map_or(0, |dice| dice.below(4).saturating_sub(1));
         let text = question(turn, self.number, calls);
-        let what = format!("the answer to {message}");
-        let stored = self.insist(&what, |engine| {
-            let text = TextPart { text: text.clone(), ..TextPart::default() };
-            let parts = vec![(None, PartKind::Text(text.clone()))];
-            let prompt = Prompt { message_id: Some(message.clone()), parts, body_hash: text.text, ..Prompt::default() };
-            async move { engine.prompt(&Tenant::default(), id, prompt).await }
-        });
-        let ticket = match stored.await {
-            Some(Ok(Accepted::Ticket(ticket))) => ticket,
-            Some(Ok(Accepted::Stored(_))) => return self.ledger.breaks(format!("{message} got no ticket")),
-            Some(Err(error)) => return self.is_gone(id, "a prompt", &error),
+        let what = format!("the answer to {}", own.as_ref().map_or(text.as_str(), |own| own.as_str()));
+        let mut body = json!({ "parts": [{ "type": "text", "text": text }] });
+        if let Some(own) = &own {
+            body["messageID"] = json!(own);
+        }
+        let name = if own.is_some() { self.name_or_none() } else { self.name() };
+        let waiting = Request::post(format!("/session/{id}/message"), Some(body), name);
+        let request = if self.dice.chance(500) {
+            Request { path: format!("/session/{id}/prompt_async"), ..waiting.clone() }
+        } else {
+            waiting.clone()
+        };
+        let is_acknowledged = AtomicBool::new(false);
+        // The status alone says that the prompt is stored.
+        let heard = || {
+            if let Some(own) = own.as_ref().filter(|_| !is_acknowledged.swap(true, Ordering::Relaxed)) {
+                self.acknowledged(id, own, &text);
+            }
+        };
+        let answer = match self.insist_and_hear(&what, &request, &heard).await {
+            Some(Ok(answer)) => answer.body,
+            Some(Err(refused)) => return self.is_gone(id, "a prompt", &refused),
             None => return,
         };
-        let asked = Asked { session: id.clone(), message: message.clone(), text, k: ticket.k };
-        self.ledger.pages().asked.push(asked);
+        let message = match own {
+            Some(own) => own,
+            None => match self.find(id, &text).await {
+                Some(found) => found,
+                None => return,
+            },
+        };
         self.read_back(id, &message).await;
-        if self.dice.chance(600) {
-            self.wait(&ticket).await;
+        if !answer.is_empty() {
+            self.take_answer(id, &message, &text, &answer);
+        } else if self.dice.chance(500) {
+            // The two routes of a prompt differ in how they answer: the same request waits for what the first began.
+            match self.insist_and_hear(&what, &waiting, &|| {}).await {
+                Some(Ok(answer)) => self.take_answer(id, &message, &text, &answer.body),
+                Some(Err(refused)) => self.is_gone(id, "a wait", &refused),
+                None => {}
+            }
         }
     }
 
-    async fn wait(&self, ticket: &TicketRef) {
-        let what = format!("the end of {}", ticket.message);
-        let answered = self.insist(&what, |engine| async move { engine.wait(ticket).await.map(drop) });
-        if let Some(Err(error)) = answered.await {
-            self.is_gone(&ticket.session, "a wait", &error);
+    fn acknowledged(&self, id: &SessionId, message: &MessageId, text: &str) {
+        let (session, message, text) = (id.clone(), message.clone(), text.to_owned());
+        let k = self.fleet.ticket(&session, &message);
+        self.fleet.trace.note(format_args!("client {}: {message} is acknowledged, {k:?}", self.number));
+        self.ledger.pages().asked.push(Asked { session, message, text, k });
+    }
+
+    /// What a prompt of this client became that had no id of its own. None if its session is gone.
+    async fn find(&self, id: &SessionId, text: &str) -> Option<MessageId> {
+        let request = Request::get(format!("/session/{id}/message"));
+        match self.insist::<Vec<MessageWithParts>>("a prompt by its text", &request).await? {
+            Ok(items) => {
+                let is_it = |item: &&MessageWithParts| item.info.user().is_some() && text_of(item) == text;
+                let found = items.iter().find(is_it).map(|item| item.info.id().clone());
+                match &found {
+                    Some(message) => self.acknowledged(id, message, text),
+                    None => self.ledger.breaks(format!("{text:?} was acknowledged in {id}, and is not there")),
+                }
+                found
+            }
+            Err(refused) => {
+                self.is_gone(id, "a read", &refused);
+                None
+            }
         }
+    }
+
+    /// The answer of a turn: the prompt's own, or that of the one that it was answered with.
+    fn take_answer(&self, id: &SessionId, message: &MessageId, text: &str, answer: &[u8]) {
+        let answer: MessageWithParts = match serde_json::from_slice(answer) {
+            Ok(answer) => answer,
+            Err(error) => return self.ledger.breaks(format!("{message} was answered with no message: {error}")),
+        };
+        let is_aborted = self.ledger.known(id).is_none_or(|known| known.is_aborted || known.is_condemned);
+        match answer.info.assistant() {
+            Some(said) => {
+                let is_whole = said.finish.as_deref() == Some("stop") && said.error.is_none();
+                let said_text = text_of(&answer);
+                if is_whole && said.parent_id == *message && said_text != format!("{ANSWER}{text}") {
+                    self.ledger.breaks(format!("{message} was answered with {said_text:?}"));
+                }
+                if !is_aborted && said.time.completed.is_none() {
+                    self.ledger.breaks(format!("{message} was answered with {}, which goes on", said.id));
+                }
+            }
+            None if is_aborted => {}
+            None => self.ledger.breaks(format!("{message} was answered with {}, a prompt", answer.info.id())),
+        }
+        self.ledger.pages().answers.push((id.clone(), answer));
     }
 
     /// What one replica acknowledged, every other reads.
     async fn read_back(&self, id: &SessionId, message: &MessageId) {
-        let there = self.insist("a message", |engine| async move {
-            engine.message(&Tenant::default(), id, message).await.map(drop)
-        });
-        if let Some(Err(error)) = there.await {
-            self.is_gone(id, "reading back", &error);
+        let request = Request::get(format!("/session/{id}/message/{message}"));
+        if let Some(Err(refused)) = self.insist::<MessageWithParts>("a message", &request).await {
+            self.is_gone(id, "reading back", &refused);
         }
     }
 
-    /// All acknowledged prompts of the session are read.
-    async fn read(&self, id: &SessionId) {
-        let before = self.ledger.read().asked;
-        let page =
-            self.insist("messages", |engine| async move { engine.messages(&Tenant::default(), id, None, None).await });
-        match page.await {
-            Some(Ok(page)) => {
-                for asked in before.iter().filter(|asked| asked.session == *id) {
-                    let times = page.items.iter().filter(|message| *message.info.id() == asked.message).count();
-                    if times != 1 {
-                        self.ledger.breaks(format!("{} was acknowledged and is read {times} times", asked.message));
-                    }
-                }
+    /// All acknowledged prompts of the session are read, in pages of so many or at once.
+    async fn read(&self, id: &SessionId, limit: Option<u64>) {
+        let before = self.ledger.asked(id);
+        let (mut items, mut cursor): (Vec<MessageWithParts>, Option<String>) = (Vec::new(), None);
+        loop {
+            let query = match (limit, &cursor) {
+                (Some(limit), Some(cursor)) => format!("?limit={limit}&before={cursor}"),
+                (Some(limit), None) => format!("?limit={limit}"),
+                (None, _) => String::new(),
+            };
+            let request = Request::get(format!("/session/{id}/message{query}"));
+            let answer = match self.insist_and_hear("messages", &request, &|| {}).await {
+                Some(Ok(answer)) => answer,
+                Some(Err(refused)) => return self.is_gone(id, "a read", &refused),
+                None => return,
+            };
+            cursor.clone_from(&answer.next);
+            match self.parse::<Vec<MessageWithParts>>("messages", Ok(answer)) {
+                Some(Ok(page)) => items.splice(0..0, page),
+                Some(Err(_)) | None => return,
+            };
+            if cursor.is_none() {
+                break;
             }
-            Some(Err(error)) => self.is_gone(id, "a read", &error),
-            None => {}
+        }
+        for asked in &before {
+            let times = items.iter().filter(|message| message.info.id() == asked).count();
+            if times != 1 {
+                self.ledger.breaks(format!("{asked} was acknowledged and is read {times} times"));
+            }
+        }
+    }
+
+    /// All acknowledged sessions are listed, but for those that somebody wanted gone; and none whose deletion was acknowledged.
+    async fn list(&self) {
+        let before = self.ledger.sessions();
+        let Some(Ok(listed)) = self.insist::<Vec<Session>>("sessions", &Request::get("/session")).await else {
+            return;
+        };
+        for Known { id, is_deleted, .. } in &before {
+            let is_condemned = self.ledger.known(id).is_some_and(|known| known.is_condemned);
+            let times = listed.iter().filter(|session| session.id == *id).count();
+            if times > 1 || (times == 0 && !is_condemned) || (times == 1 && *is_deleted) {
+                self.ledger.breaks(format!("{id} is listed {times} times"));
+            }
         }
     }
 
     async fn abort(&self, id: &SessionId) {
         self.ledger.mark(id, |known| known.is_aborted = true);
         self.fleet.chronicle.stops(id);
-        let asked = self.ledger.read().asked.into_iter().filter(|asked| asked.session == *id);
-        let stopped = asked.map(|asked| asked.message).collect();
-        let name = self.name();
-        let aborted = self.insist("an abort", |engine| {
-            let name = name.clone();
-            async move { engine.abort(&Tenant::default(), id, Some(&name)).await }
-        });
-        match aborted.await {
+        let stopped = self.ledger.asked(id);
+        let request = Request::post(format!("/session/{id}/abort"), None, self.name_or_none());
+        match self.insist::<bool>("an abort", &request).await {
             Some(Ok(_)) => {
                 let at = self.fleet.now_ms();
                 self.ledger.pages().aborted.push(Aborted { session: id.clone(), stopped, at });
             }
-            Some(Err(error)) => self.is_gone(id, "an abort", &error),
+            Some(Err(refused)) => self.is_gone(id, "an abort", &refused),
             None => {}
         }
     }
@@ -284,14 +423,10 @@ impl Client {
     async fn delete(&self, id: &SessionId) {
         self.ledger.mark(id, |known| known.is_condemned = true);
         self.fleet.chronicle.stops(id);
-        let name = self.name();
-        let deleted = self.insist("a deletion", |engine| {
-            let name = name.clone();
-            async move { engine.delete_session(&Tenant::default(), id, Some(&name)).await }
-        });
-        match deleted.await {
-            Some(Ok(())) => self.ledger.mark(id, |known| known.is_deleted = true),
-            Some(Err(error)) => self.is_gone(id, "a deletion", &error),
+        let request = Request::delete(format!("/session/{id}"), self.name_or_none());
+        match self.insist::<bool>("a deletion", &request).await {
+            Some(Ok(_)) => self.ledger.mark(id, |known| known.is_deleted = true),
+            Some(Err(refused)) => self.is_gone(id, "a deletion", &refused),
             None => {}
         }
     }

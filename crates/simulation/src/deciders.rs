@@ -2,12 +2,10 @@
 //! Some ask any replica what is open; the others know by the events, and ask only once the log was emptied.
 
 use crate::clients::Client;
-use crate::fleet::Fleet;
-use engine::EngineError;
-use std::sync::atomic::{AtomicU64, Ordering};
+use crate::requests::Request;
+use serde_json::json;
 use tokio::time::sleep;
 use wire::permission::{PermissionRequest, Reply};
-use wire::tenant::Tenant;
 
 /// A reply that was sent.
 #[derive(Clone)]
@@ -26,7 +24,7 @@ impl Client {
             sleep(self.dice.ms(50, 2_000)).await;
             let (_, now) = self.fleet.chronicle.end();
             if !listens || volume != now {
-                (read, volume) = (self.list().await, now);
+                (read, volume) = (self.open().await, now);
             }
             let mut open = if listens { self.fleet.chronicle.asks() } else { Vec::new() };
             open.extend(read.iter().filter(|ask| !open.contains(ask)).cloned().collect::<Vec<_>>());
@@ -40,12 +38,11 @@ impl Client {
         }
     }
 
-    async fn list(&self) -> Vec<PermissionRequest> {
-        let listed = self.insist("permissions", |engine| async move { engine.permissions(&Fleet::scope()).await });
-        match listed.await {
+    async fn open(&self) -> Vec<PermissionRequest> {
+        match self.insist("permissions", &Request::get("/permission")).await {
             Some(Ok(open)) => open,
-            Some(Err(error)) => {
-                self.ledger.breaks(format!("permissions were not listed: {error}"));
+            Some(Err(refused)) => {
+                self.ledger.breaks(format!("permissions were not listed: {refused}"));
                 Vec::new()
             }
             None => Vec::new(),
@@ -56,21 +53,23 @@ impl Client {
         let (reply, message) = match self.dice.below(100) {
             0..65 => (Reply::Once, None),
             65..75 => (Reply::Always, None),
-            75..90 => (Reply::Reject, Some("Not so.".to_owned())),
+            75..90 => (Reply::Reject, Some("Not so.")),
             _ => (Reply::Reject, None),
         };
+        let (id, session) = (&request.id, &request.session_id);
         let number = self.ledger.sends(Replied { request: request.clone(), reply, is_given: false });
-        let (name, sendings) = (self.name(), AtomicU64::new(0));
-        let what = format!("{reply:?} for {}", request.id);
-        let answered = self.insist(&what, |engine| {
-            sendings.fetch_add(1, Ordering::Relaxed);
-            let (id, message, name) = (&request.id, message.clone(), name.clone());
-            async move { engine.reply_permission(&Tenant::default(), id, reply, message, Some(&name)).await }
-        });
-        match answered.await {
-            Some(Ok(())) if sendings.into_inner() == 1 => self.ledger.is_given(number),
-            Some(Ok(()) | Err(EngineError::PermissionNotFound(_))) | None => {}
-            Some(Err(error)) => self.is_gone(&request.session_id, "a reply", &error),
+        let name = self.name_or_none();
+        let sent = if message.is_none() && self.dice.chance(300) {
+            let path = format!("/session/{session}/permissions/{id}");
+            Request::post(path, Some(json!({ "response": reply })), name)
+        } else {
+            Request::post(format!("/permission/{id}/reply"), Some(json!({ "reply": reply, "message": message })), name)
+        };
+        match self.insist_and_hear(&format!("{reply:?} for {id}"), &sent, &|| {}).await {
+            Some(Ok(answer)) if answer.sendings == 1 => self.ledger.is_given(number),
+            Some(Ok(_)) | None => {}
+            Some(Err(refused)) if refused.is_answered() => {}
+            Some(Err(refused)) => self.is_gone(session, "a reply", &refused),
         }
     }
 }

@@ -32,14 +32,9 @@ pub(crate) async fn strike(fleet: Arc<Fleet>, dice: Dice, time: Duration) {
                 struck(&fleet, "replica cut off", &who.name);
                 who.cut_for(dice.ms(500, 3 * TTL.as_millis() as u64));
             }
-            (75..82, Some(Replica { who, engine })) => {
-                struck(&fleet, "replica drained", &who.name);
-                tokio::spawn(engine::on_strand(who.clone(), async move {
-                    engine.drain().await;
-                    engine.leave();
-                    engine.stop().await;
-                    who.end();
-                }));
+            (75..82, Some(replica)) => {
+                struck(&fleet, "replica drained", &replica.who.name);
+                tokio::spawn(engine::on_strand(replica.who.clone(), replica.end()));
             }
             (82..92, _) => {
                 struck(&fleet, "storm", "all");

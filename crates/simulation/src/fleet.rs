@@ -9,6 +9,7 @@ use crate::model::Script;
 use crate::mortal::Mortal;
 use crate::trace::Trace;
 use crate::weather::Weather;
+use axum::Router;
 use coordination::LogLimits;
 use coordination::memory::Memory;
 use engine::{Engine, EngineError, Parts, Scope, Settings, on_strand};
@@ -20,8 +21,9 @@ use std::time::Duration;
 use storage::Store;
 use storage::forgetful::{Crash, Forgetful, root};
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use wire::clock::{Clock, Entropy};
-use wire::ids::IdSource;
+use wire::ids::{IdSource, MessageId, SessionId};
 use wire::tenant::Tenant;
 
 /// How long the others wait for a silent replica.
@@ -41,14 +43,45 @@ impl Clock for Wall {
     }
 }
 
+/// How long an answer is silent before white space tells that it is coming.
+const SILENCE: Duration = Duration::from_secs(6);
+/// The time between heartbeats of an event stream.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
 /// A replica that runs.
 #[derive(Clone)]
 pub(crate) struct Replica {
     pub who: Arc<Mortal>,
-    pub engine: Engine,
+    served: Served,
 }
 
-/// Why a request was not answered: its replica is not there, died, or took too long.
+/// What a replica is besides its life.
+#[derive(Clone)]
+struct Served {
+    engine: Engine,
+    /// The whole service, as a connection would get it.
+    router: Router,
+    /// Cancelled once its drain has handed everything over.
+    drain: CancellationToken,
+}
+
+impl Replica {
+    pub(crate) fn router(&self) -> Router {
+        self.served.router.clone()
+    }
+
+    /// Ends as a process does that was asked to: what it has is handed over, streams are cut, who still waits is told.
+    pub(crate) async fn end(self) {
+        let Served { engine, drain, .. } = self.served;
+        engine.drain().await;
+        drain.cancel();
+        engine.leave();
+        engine.stop().await;
+        self.who.end();
+    }
+}
+
+/// Why a request was not answered: its replica is not there, died, or took too long, or its connection was cut.
 pub(crate) struct Gone;
 
 /// All that a simulated world consists of.
@@ -60,7 +93,7 @@ pub(crate) struct Fleet {
     pub chronicle: Arc<Chronicle>,
     pub acts: Arc<Acts>,
     dice: Dice,
-    disk: Mutex<Arc<Forgetful>>,
+    disk: Mutex<Medium>,
     places: Vec<Mutex<Place>>,
 }
 
@@ -68,7 +101,20 @@ pub(crate) struct Fleet {
 #[derive(Default)]
 struct Place {
     who: Option<Arc<Mortal>>,
-    engine: Option<Engine>,
+    served: Option<Served>,
+}
+
+/// The disk, and the store on it as one who only reads sees it.
+struct Medium {
+    disk: Arc<Forgetful>,
+    store: Result<Store, storage::StoreError>,
+}
+
+impl Medium {
+    fn new(disk: Arc<Forgetful>, dice: &Dice) -> Self {
+        let store = Store::open_on_one_thread(disk.clone(), root(), Arc::new(dice.fork()));
+        Self { disk, store }
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -77,6 +123,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Fleet {
     pub(crate) fn new(replicas: usize, dice: &Dice, trace: Arc<Trace>) -> Self {
+        let medium = Medium::new(Forgetful::new("/data"), dice);
         Self {
             trace,
             weather: Arc::default(),
@@ -85,7 +132,7 @@ impl Fleet {
             chronicle: Arc::default(),
             acts: Arc::default(),
             dice: dice.fork(),
-            disk: Mutex::new(Forgetful::new("/data")),
+            disk: Mutex::new(medium),
             places: (0..replicas).map(|_| Mutex::default()).collect(),
         }
     }
@@ -97,7 +144,7 @@ impl Fleet {
     /// The replica at a place, if one runs there.
     pub(crate) fn replica(&self, place: usize) -> Option<Replica> {
         let place = lock(&self.places[place]);
-        Some(Replica { who: place.who.clone()?, engine: place.engine.clone()? })
+        Some(Replica { who: place.who.clone()?, served: place.served.clone()? })
     }
 
     /// The source of a client's ids.
@@ -117,8 +164,15 @@ impl Fleet {
 
     /// The store as it is, read by no replica.
     pub(crate) fn store(&self) -> Result<Store, storage::StoreError> {
-        let disk = lock(&self.disk).clone();
+        let disk = lock(&self.disk).disk.clone();
         Store::open_on_one_thread(disk, root(), Arc::new(self.dice.fork()))
+    }
+
+    /// The number of a prompt's ticket, as it is stored now.
+    pub(crate) fn ticket(&self, session: &SessionId, message: &MessageId) -> Option<u64> {
+        let medium = lock(&self.disk);
+        let tickets = medium.store.as_ref().ok()?.tenant(&Tenant::default()).tickets(session).ok()?;
+        tickets.into_iter().find(|(of, _)| of == message).map(|(_, ticket)| ticket.k)
     }
 
     /// The task `keeper`, one for each place: starts a replica there, and another one some time after its death.
@@ -129,8 +183,8 @@ impl Fleet {
             self.trace.note(format_args!("{} is started", who.name));
             lock(&self.places[place]).who = Some(who.clone());
             match on_strand(who.clone(), self.start(&who)).await {
-                Some(Ok(engine)) => {
-                    lock(&self.places[place]).engine = Some(engine);
+                Some(Ok(served)) => {
+                    lock(&self.places[place]).served = Some(served);
                     who.over().await;
                 }
                 Some(Err(error)) => self.trace.note(format_args!("{} does not start: {error}", who.name)),
@@ -143,10 +197,10 @@ impl Fleet {
         }
     }
 
-    async fn start(&self, who: &Arc<Mortal>) -> Result<Engine, EngineError> {
+    async fn start(&self, who: &Arc<Mortal>) -> Result<Served, EngineError> {
         let entropy: Arc<dyn Entropy> = Arc::new(self.dice.fork());
         let disk = MortalDisk {
-            inner: lock(&self.disk).clone(),
+            inner: lock(&self.disk).disk.clone(),
             who: who.clone(),
             trace: self.trace.clone(),
             holders: self.holders.clone(),
@@ -173,20 +227,36 @@ impl Fleet {
             drain_deadline: Duration::from_secs(5),
             attempts: 4,
             queue_limit: 100,
-            surroundings,
+            surroundings: surroundings.clone(),
             tools: Arc::new(settings_of_tools),
         };
-        Engine::start(Parts {
+        let engine = Engine::start(Parts {
             ports: link.ports(),
             store: Store::open_on_one_thread(Arc::new(disk), root(), entropy.clone())
                 .map_err(|error| EngineError::Store(error.to_string()))?,
-            ids: Arc::new(IdSource::new(Arc::new(Wall(self.trace.clone())), entropy)),
+            ids: Arc::new(IdSource::new(Arc::new(Wall(self.trace.clone())), entropy.clone())),
             provider: model.clone(),
             demo: model,
             tools: Arc::new(tools::Registry::builtin().with(Arc::new(act))),
             settings,
         })
-        .await
+        .await?;
+        let drain = CancellationToken::new();
+        let router = server::router(server::App {
+            engine: engine.clone(),
+            auth: None,
+            cors: Vec::new(),
+            default_directory: Self::scope().directory,
+            surroundings,
+            heartbeat: HEARTBEAT,
+            limits: server::Limits::default(),
+            trust_request_id: true,
+            answer_keepalive: SILENCE,
+            entropy,
+            drain: drain.clone(),
+            tenant: Tenant::default(),
+        });
+        Ok(Served { engine, router, drain })
     }
 
     /// Who lives or is being started.
@@ -211,7 +281,7 @@ impl Fleet {
             _ => Crash::Some(self.dice.bits()),
         };
         let mut disk = lock(&self.disk);
-        *disk = disk.after(crash);
+        *disk = Medium::new(disk.disk.after(crash), &self.dice);
         drop(disk);
         self.holders.forget();
         self.chronicle.forget_fences();
@@ -225,13 +295,13 @@ impl Fleet {
     }
 
     /// Asks the replica at a place.
-    pub(crate) async fn ask<T, Answer>(&self, place: usize, request: impl FnOnce(Engine) -> Answer) -> Result<T, Gone>
+    pub(crate) async fn ask<T, Answer>(&self, place: usize, request: impl FnOnce(Replica) -> Answer) -> Result<T, Gone>
     where
-        Answer: Future<Output = T> + Send,
+        Answer: Future<Output = Result<T, Gone>> + Send,
     {
-        let Replica { who, engine } = self.replica(place).ok_or(Gone)?;
-        match timeout(PATIENCE, on_strand(who, request(engine))).await {
-            Ok(Some(answer)) => Ok(answer),
+        let replica = self.replica(place).ok_or(Gone)?;
+        match timeout(PATIENCE, on_strand(replica.who.clone(), request(replica))).await {
+            Ok(Some(answer)) => answer,
             Ok(None) | Err(_) => Err(Gone),
         }
     }

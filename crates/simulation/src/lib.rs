@@ -1,5 +1,5 @@
-//! A fleet on one thread, with paused time: real engines over one in-process coordination table and one disk that forgets, and
-//! a scripted model. A seed decides what clients do, what becomes of each call, who dies when and when the power goes. Then
+//! A fleet on one thread, with paused time: real engines, each behind the routes of its server, over one in-process coordination
+//! table and one disk that forgets, and a scripted model. A seed decides what clients do, what becomes of each call, who dies when and when the power goes. Then
 //! the faults stop, time runs on, and it is looked at whether all that the clients and the readers of events were told is so.
 //!
 //! The same seed gives the same order of everything, which [`Report::hash`] tells. Replicas are values: a death drops their
@@ -7,7 +7,11 @@
 //!
 //! In each second seed the model calls a tool, which may ask, and people reply; the others are decided as if there were none.
 //!
-//! What is left out: HTTP and Redis itself, other tools, children, reverts, questions. What a replica writes without waiting in
+//! Clients send whole requests to a replica's router, read whole answers and follow its event streams; what was cut they send
+//! again elsewhere, under the same name or as a new request.
+//!
+//! What is left out: connections (sockets, HTTP's own framing, timeouts of peers), authentication, compression, and Redis itself;
+//! other tools, children, reverts, questions. What a replica writes without waiting in
 //! between is not interleaved with what others write: `crates/storage/tests/guards.rs` does that. That all was told which is
 //! stored is looked at where coordination was never emptied: afterwards a client reads all anew.
 
@@ -24,6 +28,7 @@ mod link;
 mod model;
 mod mortal;
 mod readers;
+mod requests;
 mod trace;
 mod view;
 mod weather;

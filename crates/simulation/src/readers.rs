@@ -1,21 +1,30 @@
-//! Clients that follow the events: each is cut when its replica dies, or of itself, and comes back to one that is drawn with the
-//! id of the last event that it has.
+//! Clients that follow the events: each is cut when its replica dies, or of itself, and comes back to one that is drawn, most of
+//! them with the id of the last event that they have.
 
 use crate::chronicle::{Chronicle, Line};
 use crate::dice::Dice;
 use crate::fleet::Fleet;
 use crate::mortal::Mortal;
+use crate::requests::{Event, Request, Streamed};
 use crate::view::{Told, View};
-use engine::{FeedItem, Follower, From};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::{Instant, sleep, timeout_at};
-use wire::tenant::Tenant;
+
+/// Which events a reader follows, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Those of one directory. Anew it begins with what comes.
+    Directory,
+    /// All. Anew it is shown the state of what runs first.
+    Global,
+    /// The same, and it never says what it has, as OpenCode's terminal client.
+    Forgetful,
+}
 
 /// A reader of events.
 pub(crate) struct Reader {
     pub number: usize,
-    /// Asks for the state of what runs first, as `/global/event` does; or begins with what comes, as `/event` does.
-    pub heals: bool,
+    pub kind: Kind,
     pub fleet: Arc<Fleet>,
     pub dice: Dice,
     state: Mutex<State>,
@@ -44,7 +53,9 @@ enum Stage {
 
 impl Reader {
     pub(crate) fn new(number: usize, fleet: Arc<Fleet>, dice: Dice) -> Self {
-        Self { number, heals: dice.chance(500), fleet, dice, state: Mutex::default() }
+        let kind = dice.pick(&[Kind::Directory, Kind::Directory, Kind::Global, Kind::Global, Kind::Forgetful]);
+        let kind = kind.copied().unwrap_or(Kind::Global);
+        Self { number, kind, fleet, dice, state: Mutex::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -55,11 +66,20 @@ impl Reader {
         &self.fleet.chronicle
     }
 
+    /// The place of the first entry from this one on that it is to be told.
+    fn next(&self, place: usize) -> usize {
+        let directory = Fleet::scope().directory;
+        self.chronicle().next(place, directory.to_str().filter(|_| self.kind == Kind::Directory))
+    }
+
     /// True once it has all that was ever told.
     pub(crate) fn has_all(&self) -> bool {
         let (end, _) = self.chronicle().end();
-        let state = self.state();
-        state.at.as_ref().map_or(state.began, |line| line.place + 1) == end
+        let from = {
+            let state = self.state();
+            state.at.as_ref().map_or(state.began, |line| line.place + 1)
+        };
+        self.next(from) == end
     }
 
     /// What it was told that cannot be, and what it knows.
@@ -72,26 +92,25 @@ impl Reader {
     pub(crate) async fn live(self: Arc<Self>) {
         loop {
             let place = self.dice.below(self.fleet.size() as u64) as usize;
-            if let Some(replica) = self.fleet.replica(place).filter(|replica| !replica.engine.is_draining()) {
-                self.connect(place, replica.who).await;
-            }
+            self.connect(place).await;
             sleep(self.dice.ms(20, 600)).await;
         }
     }
 
-    async fn connect(&self, place: usize, who: Arc<Mortal>) {
-        let last = self.state().last.clone();
-        let from = match &last {
-            Some(last) => From::Cursor(last.clone()),
-            None if self.heals => From::Heal,
-            None => From::Now,
-        };
-        self.fleet.trace.note(format_args!("reader {} comes to {} with {from:?}", self.number, who.name));
-        let follower = self.fleet.ask(place, |engine| async move { engine.follow(&Tenant::default(), from).await });
-        let Ok(Ok(mut follower)) = follower.await else { return };
-        let stage = self.begin(last);
+    async fn connect(&self, place: usize) {
+        let last = self.state().last.clone().filter(|_| self.kind != Kind::Forgetful);
+        let path = if self.kind == Kind::Directory { "/event" } else { "/global/event" };
+        self.fleet.trace.note(format_args!("reader {} comes to {place} with {last:?}", self.number));
+        let opened = self.fleet.ask(place, |replica| {
+            let last = last.clone();
+            async move {
+                let stream = Request::get(path).follow(&replica, last.as_deref()).await?;
+                Ok((replica.who, stream, self.begin(last)))
+            }
+        });
+        let Ok((who, mut stream, stage)) = opened.await else { return };
         let until = Instant::now() + self.dice.ms(500, 30_000);
-        let read = engine::on_strand(who.clone(), self.read(&mut follower, &who, stage));
+        let read = engine::on_strand(who.clone(), self.read(&mut stream, &who, stage));
         let _ = timeout_at(until, read).await;
         self.fleet.trace.note(format_args!("reader {} is cut from {}", self.number, who.name));
     }
@@ -111,50 +130,74 @@ impl Reader {
         Stage::New
     }
 
-    async fn read(&self, follower: &mut Follower, who: &Mortal, mut stage: Stage) {
-        while let Some(item) = follower.next().await {
-            who.goes_on().await;
-            self.take(&item, &mut stage);
+    async fn read(&self, stream: &mut Streamed, who: &Mortal, mut stage: Stage) {
+        let mut is_connected = false;
+        // None: it is cut.
+        while let Some(event) = stream.next(who).await {
+            let line = event.id.as_ref().and_then(|id| self.chronicle().line(id));
+            if let Some(line) = line.clone().filter(|line| is_connected && self.body(line) == event.data.as_bytes()) {
+                self.take(event.id, line, &mut stage);
+                continue;
+            }
+            let told = match self.kind {
+                Kind::Directory => Told::read_payload(event.data.as_bytes()),
+                Kind::Global | Kind::Forgetful => Told::read_envelope(event.data.as_bytes()),
+            };
+            let Some(told) = told else {
+                return self.state().broken.push(format!("{:?} is no event", event.data));
+            };
+            match told.kind.as_str() {
+                "server.connected" if event.id.is_none() && !is_connected => is_connected = true,
+                "server.heartbeat" if event.id.is_none() && is_connected => {}
+                _ if is_connected => self.take_state(event, &told, line, &mut stage),
+                kind => self.state().broken.push(format!("a stream begins with {kind}")),
+            }
+        }
+        if stream.has_ended {
+            self.state().broken.push("a stream ended, and was not cut".to_owned());
         }
     }
 
-    fn take(&self, item: &FeedItem, stage: &mut Stage) {
-        let line = item.cursor.as_ref().and_then(|cursor| self.chronicle().line(cursor));
+    /// What its streams send for an entry.
+    fn body<'a>(&self, line: &'a Line) -> &'a [u8] {
+        if self.kind == Kind::Directory { &line.payload } else { &line.body }
+    }
+
+    /// An entry of the log.
+    fn take(&self, id: Option<String>, line: Arc<Line>, stage: &mut Stage) {
+        let mut state = self.state();
+        let follows = match (*stage, &state.at) {
+            (Stage::Live, Some(at)) => line.place == self.next(at.place + 1) && line.volume == at.volume,
+            _ => line.place <= self.next(state.began),
+        };
+        if !follows {
+            let after = state.at.as_ref().map(|at| at.place);
+            let (place, began) = (line.place, state.began);
+            state.broken.push(format!("{place} comes after {after:?} in a stream that began at {began}"));
+        }
+        *stage = Stage::Live;
+        state.view.take(&line.told);
+        state.at = Some(line);
+        state.last = id;
+    }
+
+    /// A piece of the state of what runs; the last of it bears the cursor that all of it stands for.
+    fn take_state(&self, event: Event, told: &Told, line: Option<Arc<Line>>, stage: &mut Stage) {
         let (_, volume) = self.chronicle().end();
         let mut state = self.state();
-        match line {
-            Some(line) if line.body == item.envelope => {
-                let follows = match (*stage, &state.at) {
-                    (Stage::Live, Some(at)) => line.place == at.place + 1 && line.volume == at.volume,
-                    _ => line.place <= state.began,
-                };
-                if !follows {
-                    let after = state.at.as_ref().map(|at| at.place);
-                    let (place, began) = (line.place, state.began);
-                    state.broken.push(format!("{place} comes after {after:?} in a stream that began at {began}"));
-                }
-                *stage = Stage::Live;
-                state.view.take(&line.told);
-                state.at = Some(line);
-            }
-            // The state of what runs; the last of it bears the cursor that all of it stands for.
-            line => {
-                if *stage != Stage::New {
-                    state.broken.push(format!("{:?} is told and not in the log", item.envelope));
-                }
-                // Once the log was emptied, only the status is sure to be as it is: see the guarantees.
-                let told = Told::read_envelope(&item.envelope);
-                if let Some(told) = told.filter(|told| volume == 0 || told.kind == "session.status") {
-                    state.view.take(&told);
-                }
-                if line.is_some() {
-                    *stage = Stage::Live;
-                    state.at = line;
-                }
-            }
+        if *stage != Stage::New {
+            state.broken.push(format!("{} is told and not in the log", event.data));
         }
-        if item.cursor.is_some() {
-            state.last.clone_from(&item.cursor);
+        // Once the log was emptied, only the status is sure to be as it is: see the guarantees.
+        if volume == 0 || told.kind == "session.status" {
+            state.view.take(told);
+        }
+        if line.is_some() {
+            *stage = Stage::Live;
+            state.at = line;
+        }
+        if event.id.is_some() {
+            state.last = event.id;
         }
     }
 }

@@ -16,7 +16,15 @@ impl Told {
     /// What the body of `/global/event` says.
     pub(crate) fn read_envelope(body: &[u8]) -> Option<Self> {
         let mut envelope: Value = serde_json::from_slice(body).ok()?;
-        let payload = &mut envelope["payload"];
+        Self::of(envelope["payload"].take())
+    }
+
+    /// What the body of `/event` says.
+    pub(crate) fn read_payload(body: &[u8]) -> Option<Self> {
+        Self::of(serde_json::from_slice(body).ok()?)
+    }
+
+    fn of(mut payload: Value) -> Option<Self> {
         Some(Self { kind: payload["type"].as_str()?.to_owned(), properties: payload["properties"].take() })
     }
 }

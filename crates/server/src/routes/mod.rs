@@ -23,6 +23,7 @@ use axum::response::IntoResponse;
 use axum::routing::{self, MethodRouter};
 use bytes::Bytes;
 use http::{Method, Uri, header};
+use std::sync::LazyLock;
 use utoipa::openapi::path::HttpMethod;
 use utoipa::openapi::schema::Type;
 use wire::message::MessageWithParts;
@@ -397,20 +398,20 @@ pub(crate) fn table() -> Vec<Route> {
 
 /// The routes of the table, the document that is made from it, and what machines ask.
 pub(crate) fn router() -> Router<Shared> {
-    let table = table();
-    let document = Bytes::from(document(&table).to_json().unwrap_or_default());
+    /// The same for each replica in this process.
+    static DOCUMENT: LazyLock<Bytes> = LazyLock::new(|| Bytes::from(document(&table()).to_json().unwrap_or_default()));
     let mut router = Router::new()
         .route(
             "/doc",
-            routing::get(move || {
-                let document = document.clone();
+            routing::get(|| {
+                let document = DOCUMENT.clone();
                 async move { ([(header::CONTENT_TYPE, "application/json")], document).into_response() }
             }),
         )
         .route("/livez", routing::get(health::live))
         .route("/readyz", routing::get(health::ready))
         .route("/metrics", routing::get(metrics::show));
-    for route in table {
+    for route in table() {
         router = router.route(route.path, route.handler);
     }
     router
