@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 const SEEDS: u64 = 1_000;
 
 /// Seeds beyond those that have failed once, all of them without tools.
-const ONCE_FAILED: [u64; 6] = [1_051, 1_185, 1_497, 2_483, 9_725, 13_713];
+const ONCE_FAILED: [u64; 5] = [1_051, 1_185, 2_483, 9_725, 13_713];
 
 fn violations(reports: &[Report]) -> Vec<String> {
     let of = |report: &Report| {
