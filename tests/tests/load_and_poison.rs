@@ -13,6 +13,9 @@ use suite::load::{self, Load};
 use testkit::client::text_of;
 use testkit::{Answer, BOUND, Client, Failpoint, Mode, World, WorldSpec, eventually, transcript};
 
+/// Who needs the cores for itself, or takes them all, waits for its turn: no test is to be another's load.
+static CORES: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 fn args(ttl: &str, tick: &str) -> Vec<String> {
     ["--lease-ttl", ttl, "--tick", tick].map(str::to_owned).to_vec()
 }
@@ -29,6 +32,7 @@ async fn hundreds_of_runs_of_a_dead_replica_are_spread_over_the_others() {
     if !Mode::is_fleet_or_skip() {
         return;
     }
+    let _alone = CORES.lock().await;
     let count = 150 * rounds(1);
     let mut world = World::start_with(WorldSpec { args: args("3s", "500ms"), ..WorldSpec::default() }).await;
     let is_over = Arc::new(AtomicBool::new(false));
@@ -171,6 +175,7 @@ async fn two_saturated_cores_lose_no_lease() {
     if !Mode::is_fleet_or_skip() {
         return;
     }
+    let _alone = CORES.lock().await;
     let world = World::start_with(WorldSpec { args: args("3s", "500ms"), ..WorldSpec::default() }).await;
     load::answer(&world, Duration::from_millis(5));
     let burners: Vec<Burner> = (0..6).map(|_| Burner::start()).collect();
@@ -187,6 +192,7 @@ async fn a_replica_all_of_whose_threads_are_busy_keeps_its_leases_and_its_comman
     if !Mode::is_fleet_or_skip() {
         return;
     }
+    let _alone = CORES.lock().await;
     let spec = WorldSpec { args: args("2s", "300ms"), failpoints: true, ..WorldSpec::default() };
     let mut world = World::start_with(spec).await;
     let command = "echo begun >> trace; while [ ! -e go ]; do sleep 0.05; done; echo ended >> trace";
