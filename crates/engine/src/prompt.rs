@@ -152,9 +152,11 @@ impl Engine {
         if named.body_hash.as_ref() != body_hash {
             return Err(EngineError::KeyReused);
         }
+        // Before the ticket: one that was never given out is gone before its number is given to another prompt.
+        let issued = self.read_head(key).await?.issued;
         let record = Record::Ticket { session: key.session.clone(), message: message.clone() };
         let Some(ticket) = self.read_json::<Ticket>(&key.tenant, record).await? else { return Ok(None) };
-        let given_out = ticket.k <= self.read_head(key).await?.issued && ticket.body_hash == prompt.body_hash;
+        let given_out = ticket.k <= issued && ticket.body_hash == prompt.body_hash;
         if given_out {
             let (store, session) = (self.tenant_store(&key.tenant), key.session.clone());
             blocking(move || Ok(store.sync_seen(&session)?)).await?;
