@@ -229,14 +229,16 @@ impl Engine {
 
     /// Whether this replica has read so far in a log that it follows.
     pub(crate) async fn has_read(&self, tenant: &Tenant, cursor: &Cursor) -> bool {
-        let feed = self.0.feeds.0.lock().await.get(tenant).cloned();
-        feed.is_some_and(|feed| feed.state().has_read(cursor))
+        self.begun_feed(tenant).await.is_some_and(|feed| feed.state().has_read(cursor))
+    }
+
+    async fn begun_feed(&self, tenant: &Tenant) -> Option<Arc<Feed>> {
+        self.0.feeds.0.lock().await.get(tenant).cloned()
     }
 
     /// Reads a log on whose newest cursor, by the tick, is another than what came over the subscription.
     pub(crate) async fn catch_up(&self, tenant: &Tenant) {
-        let feed = self.0.feeds.0.lock().await.get(tenant).cloned();
-        if let Some(feed) = feed
+        if let Some(feed) = self.begun_feed(tenant).await
             && let Err(error) = feed.read_on(self).await
         {
             tracing::warn!(%tenant, %error, "the event log cannot be read on");

@@ -232,24 +232,24 @@ impl Engine {
         behind: &mut HashMap<Tenant, u32>,
     ) {
         for (tenant, own) in followed {
-            if newest.get(tenant).is_none_or(|there| there == own) {
-                behind.remove(tenant);
-                continue;
-            }
-            // On a busy log it is another one at each tick: what counts is whether it has come here since.
-            let arrived = async {
-                match newest.get(tenant) {
-                    Some(Some(there)) => self.has_read(tenant, there).await,
-                    _ => false,
+            let read_on = async {
+                let is_read = match newest.get(tenant) {
+                    // On a busy log it is another one at each tick: what counts is whether it has come here since.
+                    Some(Some(there)) if Some(there) != own.as_ref() => self.has_read(tenant, there).await,
+                    Some(there) => there == own,
+                    None => true,
+                };
+                if is_read {
+                    behind.remove(tenant);
+                    return;
+                }
+                let ticks = behind.entry(tenant.clone()).or_default();
+                *ticks += 1;
+                if *ticks > 1 {
+                    self.catch_up(tenant).await;
                 }
             };
-            if tokio::time::timeout(CATCH_UP, arrived).await.unwrap_or(false) {
-                behind.remove(tenant);
-                continue;
-            }
-            let ticks = behind.entry(tenant.clone()).or_default();
-            *ticks += 1;
-            if *ticks > 1 && tokio::time::timeout(CATCH_UP, self.catch_up(tenant)).await.is_err() {
+            if tokio::time::timeout(CATCH_UP, read_on).await.is_err() {
                 tracing::warn!(%tenant, "the event log is not read to its end yet");
             }
         }

@@ -25,15 +25,25 @@ use wire::tenant::Tenant;
 
 const BOUND: Duration = Duration::from_secs(30);
 
-/// A log that is away while `is_away` says so, and knows the batches that it took.
-struct Away {
+/// A log that is away while `is_away` says so, and knows the batches that it took. Others say more whenever it is read, if it
+/// `never_rests`.
+struct Moody {
     inner: Arc<dyn EventLog>,
     is_away: AtomicBool,
     batches: Mutex<Vec<Vec<Entry>>>,
+    never_rests: bool,
+    said: AtomicU64,
+}
+
+impl Moody {
+    fn of(memory: &Memory, never_rests: bool) -> Arc<Self> {
+        let (inner, is_away, batches) = (memory.ports().events, AtomicBool::new(false), Mutex::default());
+        Arc::new(Self { inner, is_away, batches, never_rests, said: AtomicU64::new(0) })
+    }
 }
 
 #[async_trait]
-impl EventLog for Away {
+impl EventLog for Moody {
     async fn publish(
         &self,
         tenant: &Tenant,
@@ -53,6 +63,13 @@ impl EventLog for Away {
     }
 
     async fn read_after(&self, tenant: &Tenant, cursor: Option<&Cursor>, limit: usize) -> Result<Read> {
+        if self.never_rests {
+            let body = serde_json::json!({ "payload": { "id": "evt_1", "type": "said", "properties": {} } });
+            let body = body.to_string().into();
+            let entry = Entry { session: None, fence: None, record: None, status: None, body };
+            let number = self.said.fetch_add(1, Ordering::SeqCst) + 1;
+            self.inner.publish(tenant, &ReplicaId("other".into()), number, &[entry]).await?;
+        }
         self.inner.read_after(tenant, cursor, limit).await
     }
 
@@ -101,8 +118,7 @@ fn memory() -> Memory {
 async fn large_events_that_waited_go_out_in_batches_of_a_megabyte() {
     let root = tempfile::tempdir().unwrap();
     let memory = memory();
-    let (is_away, batches) = (AtomicBool::new(false), Mutex::default());
-    let log = Arc::new(Away { inner: memory.ports().events, is_away, batches });
+    let log = Moody::of(&memory, false);
     let engine = engine(root.path(), &memory, log.clone()).await;
     let tenant = Tenant::default();
     let scope = Scope { tenant: tenant.clone(), directory: root.path().into() };
@@ -133,52 +149,11 @@ async fn large_events_that_waited_go_out_in_batches_of_a_megabyte() {
     engine.stop().await;
 }
 
-/// A log to which others say more whenever it is read.
-struct Restless {
-    inner: Arc<dyn EventLog>,
-    said: AtomicU64,
-}
-
-#[async_trait]
-impl EventLog for Restless {
-    async fn publish(
-        &self,
-        tenant: &Tenant,
-        replica: &ReplicaId,
-        batch: BatchNumber,
-        entries: &[Entry],
-    ) -> Result<Vec<usize>> {
-        self.inner.publish(tenant, replica, batch, entries).await
-    }
-
-    async fn newest(&self, tenant: &Tenant) -> Result<Option<Cursor>> {
-        self.inner.newest(tenant).await
-    }
-
-    async fn read_after(&self, tenant: &Tenant, cursor: Option<&Cursor>, limit: usize) -> Result<Read> {
-        let body = serde_json::json!({ "payload": { "id": "evt_1", "type": "said", "properties": {} } });
-        let body = body.to_string().into();
-        let entry = Entry { session: None, fence: None, record: None, status: None, body };
-        let number = self.said.fetch_add(1, Ordering::SeqCst) + 1;
-        self.inner.publish(tenant, &ReplicaId("other".into()), number, &[entry]).await?;
-        self.inner.read_after(tenant, cursor, limit).await
-    }
-
-    async fn forget_until(&self, tenant: &Tenant, cursor: &Cursor) -> Result<()> {
-        self.inner.forget_until(tenant, cursor).await
-    }
-
-    async fn subscribe(&self, tenant: &Tenant) -> Result<Subscription> {
-        self.inner.subscribe(tenant).await
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_never_rests_is_read_to_where_it_ended() {
     let root = tempfile::tempdir().unwrap();
     let memory = memory();
-    let log = Arc::new(Restless { inner: memory.ports().events, said: AtomicU64::new(0) });
-    let engine = engine(root.path(), &memory, log).await;
+    let engine = engine(root.path(), &memory, Moody::of(&memory, true)).await;
     let reader = timeout(BOUND, engine.follow(&Tenant::default(), engine::From::Now)).await;
     assert!(reader.is_ok_and(|reader| reader.is_ok()), "it reads on and on");
     engine.stop().await;

@@ -36,8 +36,8 @@ impl TenantStore {
         for (path, stamp) in self.entries(&self.directory("flotilla/event"))? {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let session = name.rsplit_once(OF).and_then(|(session, _)| SessionId::parse(session).ok());
-            let is_at_work = || session.is_some_and(|session| self.head(&session).is_ok_and(|head| head.is_open()));
-            removed += usize::from(stamp.modified < before && !is_at_work() && self.remove_old_file(&path)?);
+            let is_asked = || session.is_some_and(|session| self.is_at_work(&session));
+            removed += usize::from(stamp.modified < before && !is_asked() && self.remove_old_file(&path)?);
         }
         Ok(removed)
     }

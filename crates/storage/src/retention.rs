@@ -97,7 +97,11 @@ impl TenantStore {
     fn is_at_work_for(&self, name: &Path) -> Result<bool> {
         let Some((bytes, _)) = if_there(self.inner.disk.read(name), name)? else { return Ok(false) };
         let named: Option<Named> = serde_json::from_slice(&bytes).ok();
-        Ok(named.is_some_and(|named| self.head(&named.session).is_ok_and(|head| head.is_open())))
+        Ok(named.is_some_and(|named| self.is_at_work(&named.session)))
+    }
+
+    pub(crate) fn is_at_work(&self, session: &SessionId) -> bool {
+        self.head(session).is_ok_and(|head| head.is_open())
     }
 
     fn remove_tickets(&self, now: i128) -> Result<usize> {
