@@ -29,6 +29,13 @@ impl EventLog for Backend {
         indexes.map(|index| index.parse().map_err(|_| strange())).collect()
     }
 
+    async fn begin(&self, tenant: &Tenant) -> Result<()> {
+        let mut script = self.scripts.begin_log.key(self.keys.log(tenant));
+        script.arg(tenant.as_str());
+        entries::push(&mut script, &[Entry::beginning()], &*self.entropy);
+        self.link.invoke(&script).await
+    }
+
     async fn newest(&self, tenant: &Tenant) -> Result<Option<Cursor>> {
         let newest: Option<String> =
             self.link.query(redis::cmd("HGET").arg(self.keys.meta(tenant)).arg("last")).await?;

@@ -36,6 +36,10 @@ struct Masters {
     ttl: Duration,
 }
 
+/// Held while a master is asked for a lock: it is given back there afterwards. To one that comes back both may be sent at once, and
+/// given back before it is taken it would be in everybody's way until its time is over.
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
 /// What the masters said.
 enum Round {
     Won,
@@ -62,15 +66,20 @@ impl Masters {
     }
 
     /// Asks all masters at once, and returns as soon as a majority has decided.
-    async fn ask(self: &Arc<Self>, key: &str, token: &str) -> Round {
+    async fn ask(self: &Arc<Self>, key: &str, token: &str, turns: &[Turn]) -> Round {
         let began = Instant::now();
-        let mut answers: FuturesUnordered<_> = (0..self.links.len())
-            .map(|index| {
+        let mut answers: FuturesUnordered<_> = turns
+            .iter()
+            .enumerate()
+            .map(|(index, turn)| {
                 let (masters, key, token) = (self.clone(), key.to_owned(), token.to_owned());
+                let turn = turn.clone().try_lock_owned();
                 // Each on a task of its own: what was sent to a slow master must not be forgotten half-way.
-                tokio::spawn(
-                    async move { masters.links[index].query::<Option<String>>(&masters.set(&key, &token)).await },
-                )
+                tokio::spawn(async move {
+                    let answer = masters.links[index].query::<Option<String>>(&masters.set(&key, &token)).await;
+                    drop(turn);
+                    answer
+                })
             })
             .collect();
         let (mut won, mut held, mut reason) = (0, 0, String::new());
@@ -107,11 +116,14 @@ impl Masters {
     }
 
     /// Gives the lock back on every master, whether it said yes or not; returns when a majority has answered.
-    async fn release(self: Arc<Self>, key: String, token: String) {
-        let mut answers: FuturesUnordered<_> = (0..self.links.len())
-            .map(|index| {
+    async fn release(self: Arc<Self>, key: String, token: String, turns: Vec<Turn>) {
+        let mut answers: FuturesUnordered<_> = turns
+            .into_iter()
+            .enumerate()
+            .map(|(index, turn)| {
                 let (masters, key, token) = (self.clone(), key.clone(), token.clone());
                 tokio::spawn(async move {
+                    let _turn = turn.lock().await;
                     let mut script = masters.scripts.unlock.key(key);
                     masters.links[index].invoke::<()>(script.arg(token)).await
                 })
@@ -148,10 +160,11 @@ impl Locks for RedisLocks {
                 masters: self.masters.clone(),
                 key: key.clone(),
                 token,
+                turns: self.masters.links.iter().map(|_| Turn::default()).collect(),
                 runtime: Handle::current(),
                 neighbour: None,
             };
-            match self.masters.ask(&key, &guard.token).await {
+            match self.masters.ask(&key, &guard.token, &guard.turns).await {
                 Round::Won => {
                     guard.neighbour = Some(neighbour);
                     return Ok(Box::new(guard));
@@ -175,6 +188,8 @@ struct Guard {
     masters: Arc<Masters>,
     key: String,
     token: String,
+    /// One for each master.
+    turns: Vec<Turn>,
     runtime: Handle,
     neighbour: Option<MemoryLockGuard>,
 }
@@ -188,7 +203,8 @@ impl LockGuard for Guard {
 impl Drop for Guard {
     /// The next contender in this process comes after the masters know, else it would find the lock held and wait.
     fn drop(&mut self) {
-        let release = self.masters.clone().release(std::mem::take(&mut self.key), std::mem::take(&mut self.token));
+        let (key, token) = (std::mem::take(&mut self.key), std::mem::take(&mut self.token));
+        let release = self.masters.clone().release(key, token, std::mem::take(&mut self.turns));
         let neighbour = self.neighbour.take();
         self.runtime.spawn(async move {
             release.await;

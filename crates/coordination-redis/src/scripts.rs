@@ -34,6 +34,7 @@ scripts!(
     agree,
     append_if_idle,
     begin,
+    begin_log,
     bury,
     claim,
     ensure_due,

@@ -3,7 +3,7 @@
 
 mod support;
 
-use coordination::conformance::World;
+use coordination::conformance::{World, within};
 use coordination::{CoordinationError, LockGuard, Locks};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -88,6 +88,33 @@ async fn a_minority_is_unavailable_quickly() {
     }
     world.masters[1].resume();
     drop(taken(&*a, "x").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_master_that_comes_back_keeps_no_lock_that_was_given_back_meanwhile() {
+    const LOCKS: u64 = 100;
+    let mut world = Masters::start().await;
+    world.redis.settings.lock_answer_within = PATIENCE;
+    world.redis.settings.lock_ttl = Duration::from_secs(60);
+    let a = world.locks().await;
+    world.masters[0].kill();
+    // It is seen to be gone by the first of them.
+    for number in 0..=LOCKS {
+        drop(taken(&*a, &format!("x{number}")).await);
+    }
+    world.masters[0].start_again().await;
+    let calls = |command: &str| {
+        let stats = world.masters[0].command(&["INFO", "commandstats"]);
+        let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        line.and_then(|line| line.split(',').next()?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    within("all to be sent to it", async {
+        while calls("set") < LOCKS || calls("evalsha") < LOCKS {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    assert_eq!(world.masters[0].command(&["DBSIZE"]), "0");
 }
 
 #[tokio::test]

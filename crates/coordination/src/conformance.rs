@@ -196,6 +196,8 @@ macro_rules! conformance_tests {
             large_bodies_arrive_whole
             tenants_do_not_hear_each_other
             the_tick_tells_the_newest_cursor
+            a_log_begins_with_an_entry_of_its_own
+            a_log_that_is_followed_stays
             a_dropped_subscription_disturbs_nobody
         );
         $crate::conformance_tests!($world, locks:

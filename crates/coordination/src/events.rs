@@ -22,7 +22,7 @@ pub type BatchNumber = u64;
 /// What a log keeps: entries that are older go, and then the oldest while the log is larger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogLimits {
-    /// How long an entry is kept. A log that got nothing for so long is gone.
+    /// How long an entry is kept. A log that got nothing for so long is gone, unless somebody follows it.
     pub age: Duration,
     /// How many bytes a tenant's entries take together.
     pub bytes: usize,
@@ -47,6 +47,13 @@ pub struct Entry {
     pub status: Option<String>,
     /// The event as every replica sends it.
     pub body: Bytes,
+}
+
+impl Entry {
+    /// The one that a log begins with.
+    pub fn beginning() -> Self {
+        Self { session: None, fence: None, record: None, status: None, body: Bytes::new() }
+    }
 }
 
 /// What was appended, as subscribers are told.
@@ -86,6 +93,10 @@ pub trait EventLog: Send + Sync {
         batch: BatchNumber,
         entries: &[Entry],
     ) -> Result<Vec<usize>>;
+
+    /// Appends an entry without a body to a log that is empty. Whoever has read it sees that the log began anew, though nothing
+    /// else was told before.
+    async fn begin(&self, tenant: &Tenant) -> Result<()>;
 
     /// The newest cursor; none if the log is empty.
     async fn newest(&self, tenant: &Tenant) -> Result<Option<Cursor>>;

@@ -234,20 +234,24 @@ async fn raise(run: &Run, about: About, call: CallRef) -> Result<Option<Answer>,
     let (store, session) = (run.engine.tenant_store(&run.handle.key.tenant), run.handle.key.session.clone());
     let known = blocking(move || Ok(parse(store.asks(&session)?))).await?;
     let mine = known.into_iter().find(|ask| ask.call.as_ref() == Some(&call) && ask.about.is_like(&about));
-    let ask = match mine {
+    let (ask, is_out) = match mine {
         Some(ask) => {
             told::found(run, &ask).await?;
-            ask
+            (ask, true)
         }
         None => {
             let ask =
                 StoredAsk { at: run.engine.now_ms(), about, call: Some(call), answer: None, extra: wire::Extra::new() };
             run.commit(vec![Write::PutNew(ask.record(), body(&ask)?)]).await?;
-            told::raised(run, &ask).await?;
-            ask
+            let is_out = told::raised(run, &ask).await?;
+            (ask, is_out)
         }
     };
-    wait_for_answer(run, ask.record()).await
+    let answer = wait_for_answer(run, ask.record()).await?;
+    if let Some(answer) = answer.as_ref().filter(|_| !is_out) {
+        told::answered(run, &ask, answer).await;
+    }
+    Ok(answer)
 }
 
 /// Waits until an ask is answered, or gone. Woken by a poke; looks once a second without.

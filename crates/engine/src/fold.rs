@@ -11,9 +11,10 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use wire::event::Happened;
-use wire::ids::{PartId, SessionId};
+use wire::ids::{MessageId, PartId, SessionId};
 use wire::message::MessageWithParts;
 use wire::part::Part;
+use wire::session::{Session, SessionStatus};
 
 /// How long an ended session is still shown to newcomers, in milliseconds.
 const SHOWN_AFTER_END: u64 = 60_000;
@@ -88,6 +89,8 @@ struct Live {
     project: Value,
     /// None until an event told it.
     status: Option<Value>,
+    /// How many events told one.
+    statuses: u64,
     /// When it became idle, by this replica's clock.
     ended: Option<u64>,
     messages: VecDeque<(String, Option<Shown>, BTreeMap<String, Shown>)>,
@@ -120,13 +123,13 @@ struct HeardOf {
 
 impl Heard {
     /// True if readers heard this message, and would have heard those after it.
-    pub(crate) fn knows(&self, message: &MessageWithParts) -> bool {
+    pub(crate) fn knows(&self, message: &MessageId) -> bool {
         self.of(message).is_some_and(|heard| heard.created > self.forgotten)
     }
 
     /// True if readers heard of an answer and not of its end.
     pub(crate) fn waits_for(&self, answer: &MessageWithParts) -> bool {
-        self.of(answer).is_some_and(|heard| heard.is_answer && !heard.is_told)
+        self.of(answer.info.id()).is_some_and(|heard| heard.is_answer && !heard.is_told)
     }
 
     /// True if there is anything of this prompt, or of this answer that has ended, that readers did not hear.
@@ -135,12 +138,11 @@ impl Heard {
             let is_heard = |part: &Part| heard.parts.contains(part.id.as_str());
             heard.is_told && (heard.is_answer || heard.parts.len() >= HEARD || message.parts.iter().all(is_heard))
         };
-        message.info.created() > self.forgotten && !self.of(message).is_some_and(is_all)
+        message.info.created() > self.forgotten && !self.of(message.info.id()).is_some_and(is_all)
     }
 
-    fn of(&self, message: &MessageWithParts) -> Option<&HeardOf> {
-        let id = message.info.id().as_str();
-        self.messages.iter().find(|(known, _)| known == id).map(|(_, heard)| heard)
+    fn of(&self, message: &MessageId) -> Option<&HeardOf> {
+        self.messages.iter().find(|(known, _)| known == message.as_str()).map(|(_, heard)| heard)
     }
 
     fn hear(&mut self, id: &str) -> &mut HeardOf {
@@ -203,6 +205,7 @@ impl Fold {
                 .map(|mut e| e["project"].take())
                 .unwrap_or_default(),
             status: None,
+            statuses: 0,
             // Until it is told to be at work.
             ended: Some(now),
             messages: VecDeque::new(),
@@ -228,6 +231,21 @@ impl Fold {
     pub(crate) fn is_idle(&self, session: &SessionId) -> bool {
         let status = self.sessions.get(session).and_then(|live| live.status.as_ref());
         status.is_none_or(|status| status["type"] == "idle")
+    }
+
+    /// How often a status was told of a session, if the newest is another than idle.
+    pub(crate) fn told_busy(&self, session: &SessionId) -> Option<u64> {
+        self.sessions.get(session).filter(|_| !self.is_idle(session)).map(|live| live.statuses)
+    }
+
+    /// A session rests, though it was not told, unless more was told of it than when that was found.
+    pub(crate) fn put_to_rest(&mut self, session: &SessionId, told: u64, now: u64) {
+        if self.told_busy(session) == Some(told)
+            && let Some(live) = self.sessions.get_mut(session)
+        {
+            live.status = Some(json!(SessionStatus::Idle));
+            live.ended = Some(now);
+        }
     }
 
     /// The sessions of which another status than idle was told last.
@@ -266,8 +284,10 @@ impl Fold {
 
     /// What a newcomer gets before anything live: messages, whole parts, asks, then the status. The last item bears the cursor
     /// that all of it stands for.
-    pub(crate) fn heal(&self, engine: &Engine, cursor: Option<&Cursor>) -> Vec<Arc<FeedItem>> {
-        let mut items: Vec<FeedItem> = Vec::new();
+    pub(crate) fn heal(&self, engine: &Engine, cursor: Option<&Cursor>, rest: &[Session]) -> Vec<Arc<FeedItem>> {
+        let untold =
+            rest.iter().filter(|session| self.sessions.get(&session.id).is_none_or(|live| live.status.is_none()));
+        let mut items: Vec<FeedItem> = untold.map(|session| idle(engine, session)).collect();
         for (session, live) in &self.sessions {
             let mut push = |kind: &'static str, properties: Value, aside: Option<&Aside>| {
                 let event = engine.new_event(Happened { kind, properties });
@@ -302,6 +322,16 @@ impl Fold {
     }
 }
 
+/// Tells that a session rests.
+fn idle(engine: &Engine, session: &Session) -> FeedItem {
+    let event = engine.new_event(wire::event::session_status(&session.id, &SessionStatus::Idle));
+    let payload = serde_json::to_vec(&event).unwrap_or_default();
+    let envelope = json!({ "directory": session.directory, "project": session.project_id, "payload": event });
+    let envelope = serde_json::to_vec(&envelope).unwrap_or_default();
+    let directory = Some(session.directory.clone());
+    FeedItem::whole(None, directory, Some(session.id.clone()), payload.into(), envelope.into())
+}
+
 /// True for a part that is still being written, or a call that has not ended.
 fn is_open(part: &Value) -> bool {
     let is_written = !part["time"]["start"].is_null() && part["time"]["end"].is_null();
@@ -316,6 +346,7 @@ impl Live {
                 let status = value(properties.status);
                 self.ended = (status["type"] == "idle").then_some(now);
                 self.status = Some(status);
+                self.statuses += 1;
             }
             "message.updated" => {
                 let info = value(properties.info);
@@ -449,10 +480,10 @@ mod tests {
     fn a_prompt_is_told_with_its_parts_and_an_answer_with_its_end() {
         let (prompt, answer) = (message(1, "user", &["prt_1", "prt_2"]), message(2, "assistant", &["prt_3"]));
         let mut fold = Fold::default();
-        assert!(heard(&fold).misses(&prompt) && !heard(&fold).knows(&prompt));
+        assert!(heard(&fold).misses(&prompt) && !heard(&fold).knows(prompt.info.id()));
         tell(&mut fold, wire::event::message_updated(&prompt.info));
         tell(&mut fold, wire::event::part_updated(&prompt.parts[0], 0));
-        assert!(heard(&fold).misses(&prompt) && heard(&fold).knows(&prompt));
+        assert!(heard(&fold).misses(&prompt) && heard(&fold).knows(prompt.info.id()));
         tell(&mut fold, wire::event::part_updated(&prompt.parts[1], 0));
         assert!(!heard(&fold).misses(&prompt));
         let mut begun = wire::event::part_updated(&answer.parts[0], 0);
@@ -472,7 +503,7 @@ mod tests {
         tell(&mut fold, wire::event::message_updated(&prompt.info));
         tell(&mut fold, wire::event::part_updated(&old.parts[0], 0));
         let heard = heard(&fold);
-        assert!(!heard.knows(&old) && !heard.waits_for(&old) && heard.knows(&prompt));
+        assert!(!heard.knows(old.info.id()) && !heard.waits_for(&old) && heard.knows(prompt.info.id()));
     }
 
     #[test]
@@ -488,7 +519,7 @@ mod tests {
         // A turn's end tells what it changed with its prompt.
         tell(&mut fold, wire::event::message_updated(&prompt.info));
         let heard = heard(&fold);
-        assert!(!heard.knows(&prompt) && !heard.misses(&prompt));
+        assert!(!heard.knows(prompt.info.id()) && !heard.misses(&prompt));
         assert!(answers.iter().all(|answer| !heard.misses(answer)));
         assert!(heard.misses(&message(100, "user", &[])));
     }

@@ -26,7 +26,7 @@ impl Engine {
     /// Lives a run through, from the lease to its end. The lease of one that failed is still to be handed over.
     pub(crate) async fn live(self, handle: Arc<RunHandle>, entry: Entry) -> (End, Option<EngineError>) {
         let (mut life, mut effect) = Life::begin(entry, self.0.settings.attempts);
-        let mut driver = Driver::new(self, handle.clone(), entry == Entry::Claimed);
+        let mut driver = Driver::new(self, handle.clone());
         let mut failure = None;
         loop {
             handle.stand(life.fence());
@@ -73,15 +73,15 @@ struct Driver {
     message: Option<MessageId>,
     answer: Option<Settled>,
     farewell: Option<Farewell>,
-    /// Whoever had the lease before may have settled all, and died before it could be told; so may whoever stored a prompt
-    /// that was aborted.
+    /// Whoever had the lease before may have settled all, and died or lost it before that could be told; so may whoever stored a
+    /// prompt that was aborted. The first step tells what is untold, and where there is none, the end of the run.
     may_be_untold: bool,
     /// The prompts that were answered. Each is told by the replica that stored it, if that lives.
     prompts: BTreeMap<MessageId, Arc<MessageWithParts>>,
 }
 
 impl Driver {
-    fn new(engine: Engine, handle: Arc<RunHandle>, may_be_untold: bool) -> Self {
+    fn new(engine: Engine, handle: Arc<RunHandle>) -> Self {
         Self {
             engine,
             handle,
@@ -93,7 +93,7 @@ impl Driver {
             message: None,
             answer: None,
             farewell: None,
-            may_be_untold,
+            may_be_untold: true,
             prompts: BTreeMap::new(),
         }
     }

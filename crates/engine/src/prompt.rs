@@ -270,7 +270,7 @@ impl Engine {
                 return Err(EngineError::Conflict(why));
             }
             // A ticket that was never given out is of a prompt that was never acknowledged: it is done again.
-            let left_over = if known.is_none()
+            if known.is_none()
                 && let Some(there) = at.message(&message.id)?
             {
                 let same = there.info.user().is_some()
@@ -278,19 +278,10 @@ impl Engine {
                 if no_reply && same {
                     return Ok(Decision::Leave((Stored::Known, message.clone())));
                 }
-                // Of a prompt whose ticket was not given out a power cut may leave the message, and not the ticket, nor all parts.
-                let is_its = |left: &Part| parts.iter().any(|part| part.kind == left.kind);
-                let is_left_over =
-                    there.info.user().is_some() && there.parts.iter().all(is_its) && has_marker_above(at, head.issued)?;
-                if !is_left_over {
-                    return Err(EngineError::Conflict(format!("The message id {} is taken", message.id)));
-                }
-                there.parts
-            } else {
-                // Of one that was never stored its parts may be left, by other ids if it was sent under another name.
-                let parts = at.store.parts(&message.id)?.into_iter();
-                parts.filter(|part| part.session_id == *at.id).collect()
-            };
+                return Err(EngineError::Conflict(format!("The message id {} is taken", message.id)));
+            }
+            // Its parts may be left, by other ids if it was sent under another name.
+            let left_over = at.store.parts(&message.id)?.into_iter().filter(|part| part.session_id == *at.id);
             let was_open = head.is_open();
             if was_open && shell.is_some() {
                 return Err(EngineError::Busy(at.id.clone()));
@@ -318,7 +309,7 @@ impl Engine {
             session.time.updated = session.time.updated.max(message.time.created);
             let changed = before != (session.agent.clone(), session.model.clone());
             let mut withdrawn = Vec::new();
-            let left_over = left_over.into_iter().map(|part| part.id);
+            let left_over = left_over.map(|part| part.id);
             for id in left_over.filter(|id| parts.iter().all(|part| part.id != *id)) {
                 writes.push(Write::Remove(Record::Part { message: message.id.clone(), id }));
             }
@@ -343,7 +334,8 @@ impl Engine {
             };
             writes.push(Write::Put(session_record(&session), body(&session)?));
             let stored = Message::User(message.clone());
-            writes.push(Write::Put(message_record(&stored), body(&stored)?));
+            // By its ticket a message is found that was never acknowledged, and with all its parts it is known again.
+            writes.push(Write::Reveal(message_record(&stored), body(&stored)?));
             let session = Box::new(session);
             let stored = Stored::New { ticket: new, was_open, session, changed, withdrawn, cleanup };
             Ok(Decision::Write(writes, (stored, message)))
@@ -534,12 +526,6 @@ pub(crate) fn never_given_out(
         writes.push(Write::Remove(Record::Ticket { session: at.id.clone(), message: id }));
     }
     Ok((messages, writes))
-}
-
-/// True if a prompt of this session broke off before its ticket was given out.
-fn has_marker_above(at: &Under<'_>, issued: u64) -> Result<bool, EngineError> {
-    let of_session = at.store.markers()?.into_iter().filter(|marker| marker.session == *at.id);
-    Ok(of_session.filter_map(|marker| marker.ticket).any(|k| k > issued))
 }
 
 /// The hash that stands for a prompt's name, or for the id that its client gave it.

@@ -134,6 +134,10 @@ impl EventLog for WentBack {
         self.log.publish(tenant, replica, batch, entries).await
     }
 
+    async fn begin(&self, tenant: &Tenant) -> coordination::Result<()> {
+        self.log.begin(tenant).await
+    }
+
     async fn newest(&self, tenant: &Tenant) -> coordination::Result<Option<Cursor>> {
         self.log.newest(tenant).await
     }
@@ -193,8 +197,9 @@ async fn what_was_shown_before_the_log_went_back_is_not_told_again() {
     subscriber.send(strange).await.unwrap();
     tokio::time::timeout(within, log.reads.notified()).await.unwrap();
     assert!(tokio::time::timeout(within, before.next()).await.unwrap().is_none(), "readers are cut");
-    let mut healed = engine.follow(&scope.tenant, From::Heal).await.unwrap();
+    log.is_back.store(false, Ordering::Release);
     log.may_read.notify_one();
+    let mut healed = engine.follow(&scope.tenant, From::Heal).await.unwrap();
     let second = make().await;
     let told = tokio::time::timeout(within, healed.next()).await.unwrap().unwrap();
     assert_eq!(told.session.as_ref(), Some(&second), "the first was shown before");

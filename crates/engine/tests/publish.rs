@@ -10,7 +10,8 @@ use coordination::memory::Memory;
 use coordination::{
     BatchNumber, CoordinationError, Cursor, Entry, EventLog, LogLimits, Ports, Read, ReplicaId, Result, Subscription,
 };
-use engine::{Engine, NewSession, Parts, Scope, SessionPatch, Settings};
+use engine::{Accepted, Engine, NewSession, Parts, Prompt, Scope, SessionPatch, Settings};
+use serde_json::json;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,24 +22,27 @@ use support::{Scrambled, Wall};
 use tokio::time::timeout;
 use wire::clock::Entropy;
 use wire::ids::IdSource;
+use wire::part::{PartKind, TextPart};
+use wire::permission::{Action, Reply, Rule};
 use wire::tenant::Tenant;
 
 const BOUND: Duration = Duration::from_secs(30);
 
-/// A log that is away while `is_away` says so, and knows the batches that it took. Others say more whenever it is read, if it
-/// `never_rests`.
+/// A log that is away while `is_away` says so for batches in which `away_for` is said, and knows the batches that it took. Others
+/// say more whenever it is read, if it `never_rests`.
 struct Moody {
     inner: Arc<dyn EventLog>,
     is_away: AtomicBool,
+    away_for: &'static str,
     batches: Mutex<Vec<Vec<Entry>>>,
     never_rests: bool,
     said: AtomicU64,
 }
 
 impl Moody {
-    fn of(memory: &Memory, never_rests: bool) -> Arc<Self> {
+    fn of(memory: &Memory, away_for: &'static str, never_rests: bool) -> Arc<Self> {
         let (inner, is_away, batches) = (memory.ports().events, AtomicBool::new(false), Mutex::default());
-        Arc::new(Self { inner, is_away, batches, never_rests, said: AtomicU64::new(0) })
+        Arc::new(Self { inner, is_away, away_for, batches, never_rests, said: AtomicU64::new(0) })
     }
 }
 
@@ -51,11 +55,16 @@ impl EventLog for Moody {
         batch: BatchNumber,
         entries: &[Entry],
     ) -> Result<Vec<usize>> {
-        if self.is_away.load(Ordering::SeqCst) {
+        let is_said = |entry: &Entry| String::from_utf8_lossy(&entry.body).contains(self.away_for);
+        if self.is_away.load(Ordering::SeqCst) && entries.iter().any(is_said) {
             return Err(CoordinationError::Unavailable("away".into()));
         }
         self.batches.lock().unwrap().push(entries.to_vec());
         self.inner.publish(tenant, replica, batch, entries).await
+    }
+
+    async fn begin(&self, tenant: &Tenant) -> Result<()> {
+        self.inner.begin(tenant).await
     }
 
     async fn newest(&self, tenant: &Tenant) -> Result<Option<Cursor>> {
@@ -66,7 +75,7 @@ impl EventLog for Moody {
         if self.never_rests {
             let body = serde_json::json!({ "payload": { "id": "evt_1", "type": "said", "properties": {} } });
             let body = body.to_string().into();
-            let entry = Entry { session: None, fence: None, record: None, status: None, body };
+            let entry = Entry { body, ..Entry::beginning() };
             let number = self.said.fetch_add(1, Ordering::SeqCst) + 1;
             self.inner.publish(tenant, &ReplicaId("other".into()), number, &[entry]).await?;
         }
@@ -84,7 +93,12 @@ impl EventLog for Moody {
 
 /// An engine whose events go to a log and come from it.
 async fn engine(root: &Path, memory: &Memory, events: Arc<dyn EventLog>) -> Engine {
-    let entropy: Arc<dyn Entropy> = Arc::new(Scrambled(AtomicU64::new(7)));
+    engine_of(root, 7, memory, events).await
+}
+
+/// The same; `seed` sets its ids apart from those of others over the same store.
+async fn engine_of(root: &Path, seed: u64, memory: &Memory, events: Arc<dyn EventLog>) -> Engine {
+    let entropy: Arc<dyn Entropy> = Arc::new(Scrambled(AtomicU64::new(seed)));
     let demo = Arc::new(models::demo::Demo::new(Duration::ZERO));
     let env = HashMap::from([("HOME".to_owned(), root.to_string_lossy().into_owned())]);
     let tools = tools::ToolSettings::new("/bin/false".into(), root.join("out"), sandbox::ChildEnv::default());
@@ -118,7 +132,7 @@ fn memory() -> Memory {
 async fn large_events_that_waited_go_out_in_batches_of_a_megabyte() {
     let root = tempfile::tempdir().unwrap();
     let memory = memory();
-    let log = Moody::of(&memory, false);
+    let log = Moody::of(&memory, "", false);
     let engine = engine(root.path(), &memory, log.clone()).await;
     let tenant = Tenant::default();
     let scope = Scope { tenant: tenant.clone(), directory: root.path().into() };
@@ -153,10 +167,100 @@ async fn large_events_that_waited_go_out_in_batches_of_a_megabyte() {
 async fn a_log_that_never_rests_is_read_to_where_it_ended() {
     let root = tempfile::tempdir().unwrap();
     let memory = memory();
-    let engine = engine(root.path(), &memory, Moody::of(&memory, true)).await;
+    let engine = engine(root.path(), &memory, Moody::of(&memory, "", true)).await;
     let reader = timeout(BOUND, engine.follow(&Tenant::default(), engine::From::Now)).await;
     assert!(reader.is_ok_and(|reader| reader.is_ok()), "it reads on and on");
     engine.stop().await;
+}
+
+/// What was told before it was emptied, and had yet to arrive here, is told by nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_emptied_before_anything_is_told_in_it_cuts_its_readers() {
+    let root = tempfile::tempdir().unwrap();
+    let (memory, tenant) = (memory(), Tenant::default());
+    let events = memory.ports().events;
+    let engine = engine(root.path(), &memory, events.clone()).await;
+    let mut reader = engine.follow(&tenant, engine::From::Now).await.unwrap();
+    memory.forget_everything();
+    let body = serde_json::json!({ "payload": { "id": "evt_1", "type": "said", "properties": {} } });
+    let entry = Entry { body: body.to_string().into(), ..Entry::beginning() };
+    events.publish(&tenant, &ReplicaId("other".into()), 1, &[entry]).await.unwrap();
+    let told = timeout(BOUND, reader.next()).await.unwrap();
+    assert!(told.is_none(), "it goes on as if nothing was missing");
+    engine.stop().await;
+}
+
+/// Whoever was told that it is at work and missed its end knows that it has ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_whose_place_in_the_log_is_gone_is_told_what_rests() {
+    let root = tempfile::tempdir().unwrap();
+    let (memory, tenant) = (memory(), Tenant::default());
+    let engine = engine(root.path(), &memory, memory.ports().events).await;
+    let scope = Scope { tenant: tenant.clone(), directory: root.path().into() };
+    let session = engine.create_session(&scope, NewSession::default(), None).await.unwrap().id;
+    let mut newcomer = engine.follow(&tenant, engine::From::Heal).await.unwrap();
+    assert!(newcomer.try_next().is_none(), "a newcomer was told nothing");
+    let mut reader = engine.follow(&tenant, engine::From::Cursor("99-99".into())).await.unwrap();
+    let told = timeout(BOUND, reader.next()).await.unwrap().unwrap();
+    let event: serde_json::Value = serde_json::from_slice(&told.payload).unwrap();
+    assert_eq!((&event["type"], &event["properties"]["sessionID"]), (&json!("session.status"), &json!(session)));
+    assert_eq!(event["properties"]["status"], json!({ "type": "idle" }));
+    assert!(told.cursor.is_some(), "it could not go on from there");
+    engine.stop().await;
+}
+
+/// The kinds of the events of asks that are told, in their order.
+async fn told_of_asks(memory: &Memory) -> Vec<String> {
+    let read = memory.ports().events.read_after(&Tenant::default(), None, 10_000).await.unwrap();
+    let Read::Entries(entries) = read else { panic!("the log has no beginning") };
+    let kind = |body: &[u8]| {
+        let event: serde_json::Value = serde_json::from_slice(body).ok()?;
+        Some(event["payload"]["type"].as_str()?.to_owned())
+    };
+    let kinds = entries.iter().filter_map(|(_, body)| kind(body));
+    kinds.filter(|kind| kind.starts_with("permission.")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reply_that_is_told_before_its_ask_is_told_again_behind_it() {
+    let root = tempfile::tempdir().unwrap();
+    let (memory, tenant) = (memory(), Tenant::default());
+    let log = Moody::of(&memory, "permission.asked", false);
+    let asking = engine(root.path(), &memory, log.clone()).await;
+    let replying = engine_of(root.path(), 11, &memory, memory.ports().events).await;
+    let scope = Scope { tenant: tenant.clone(), directory: root.path().into() };
+    let asks = Some(vec![Rule::new("bash", "*", Action::Ask)]);
+    let new = NewSession { title: Some("titled".into()), permission: asks, ..NewSession::default() };
+    let session = asking.create_session(&scope, new, None).await.unwrap().id;
+
+    log.is_away.store(true, Ordering::SeqCst);
+    let part = TextPart { text: "run echo works".into(), ..TextPart::default() };
+    let parts = vec![(None, PartKind::Text(part))];
+    let prompt = Prompt { parts, body_hash: "run".into(), ..Prompt::default() };
+    let Accepted::Ticket(ticket) = asking.prompt(&tenant, &session, prompt).await.unwrap() else {
+        panic!("a prompt takes a ticket")
+    };
+    let asked = timeout(BOUND, async {
+        loop {
+            if let Some(asked) = replying.permissions(&scope).await.unwrap().pop() {
+                return asked.id;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    replying.reply_permission(&tenant, &asked.await.unwrap(), Reply::Once, None, None).await.unwrap();
+    let answered = async {
+        // The run has the reply long before the log takes the ask.
+        asking.wait(&ticket).await.unwrap();
+        log.is_away.store(false, Ordering::SeqCst);
+        while told_of_asks(&memory).await.len() < 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(BOUND, answered).await.unwrap();
+    assert_eq!(told_of_asks(&memory).await, ["permission.replied", "permission.asked", "permission.replied"]);
+    asking.stop().await;
+    replying.stop().await;
 }
 
 /// The title of the session that an event tells.

@@ -18,13 +18,13 @@ pub(crate) struct Line {
     pub place: usize,
     /// How often the log was emptied before.
     pub volume: u64,
-    /// Where it happened: readers of another directory are not shown it.
-    directory: String,
+    /// Where it happened: readers of another directory are not shown it. None for the beginning of a log, which nobody is shown.
+    directory: Option<String>,
     /// What streams of all events send for it.
     pub body: Bytes,
     /// What streams of its directory send for it.
     pub payload: Bytes,
-    pub told: Told,
+    pub told: Option<Told>,
 }
 
 /// What the body of an entry is made from.
@@ -115,7 +115,10 @@ impl Chronicle {
     /// The place of the first entry from this one on that readers of a directory are shown, or of all; the end if there is none.
     pub(crate) fn next(&self, place: usize, directory: Option<&str>) -> usize {
         let state = self.state();
-        let here = |line: &Arc<Line>| directory.is_none_or(|directory| line.directory == directory);
+        let here = |line: &Arc<Line>| match (&line.directory, directory) {
+            (Some(of), Some(directory)) => of == directory,
+            (of, _) => of.is_some(),
+        };
         state.lines.iter().skip(place).find(|line| here(line)).map_or(state.lines.len(), |line| line.place)
     }
 
@@ -148,10 +151,24 @@ impl State {
     }
 
     fn append(&mut self, by: &str, cursor: Cursor, entry: &Entry) {
-        let envelope: Option<Envelope<'_>> = serde_json::from_slice(&entry.body).ok();
-        let (Some(told), Some(Envelope { directory, payload })) = (Told::read_envelope(&entry.body), envelope) else {
-            return self.broken.push(format!("{by} appended what cannot be read: {:?}", entry.body));
-        };
+        let (place, volume, body) = (self.lines.len(), self.volume, entry.body.clone());
+        let mut line = Line { place, volume, directory: None, body, payload: Bytes::new(), told: None };
+        if *entry != Entry::beginning() {
+            let envelope: Option<Envelope<'_>> = serde_json::from_slice(&entry.body).ok();
+            let (Some(told), Some(Envelope { directory, payload })) = (Told::read_envelope(&entry.body), envelope)
+            else {
+                return self.broken.push(format!("{by} appended what cannot be read: {:?}", entry.body));
+            };
+            self.tell(by, entry, &told);
+            line.directory = Some(directory);
+            line.payload = entry.body.slice_ref(payload.get().as_bytes());
+            line.told = Some(told);
+        }
+        self.places.insert(cursor, place);
+        self.lines.push(Arc::new(line));
+    }
+
+    fn tell(&mut self, by: &str, entry: &Entry, told: &Told) {
         if let (Some(session), Some(fence)) = (&entry.session, entry.fence) {
             let newest = self.fences.insert(session.clone(), (fence, by.to_owned()));
             if let Some((newer, whose)) = newest.filter(|(newest, _)| *newest > fence) {
@@ -164,11 +181,6 @@ impl State {
                 self.broken.push(format!("{by} told {} of {session}, which was said to be idle", told.kind));
             }
         }
-        self.view.take(&told);
-        let payload = entry.body.slice_ref(payload.get().as_bytes());
-        let (place, volume, body) = (self.lines.len(), self.volume, entry.body.clone());
-        let line = Line { place, volume, directory, body, payload, told };
-        self.places.insert(cursor, line.place);
-        self.lines.push(Arc::new(line));
+        self.view.take(told);
     }
 }

@@ -380,6 +380,15 @@ impl EventLog for Link {
         .await
     }
 
+    async fn begin(&self, tenant: &Tenant) -> Result<()> {
+        let of = (tenant.clone(), self.saying(&[Entry::beginning()]));
+        self.call("begin the log", move |to| {
+            let (tenant, events) = of.clone();
+            async move { events.told(&to, to.events.begin(&tenant)).await }
+        })
+        .await
+    }
+
     async fn newest(&self, tenant: &Tenant) -> Result<Option<Cursor>> {
         let tenant = tenant.clone();
         self.call("newest", move |to| {

@@ -176,7 +176,9 @@ impl Reader {
             state.broken.push(format!("{place} comes after {after:?} in a stream that began at {began}"));
         }
         *stage = Stage::Live;
-        state.view.take(&line.told);
+        if let Some(told) = &line.told {
+            state.view.take(told);
+        }
         state.at = Some(line);
         state.last = id;
     }

@@ -8,7 +8,8 @@
 //!   with every write. Where the head does not tell far enough back, and every so often, all are checked: a commit that broke
 //!   off may have changed one without a word.
 //!
-//! A message's created time never changes, so the order, once known, stays.
+//! An answer's created time never changes, so its place in the order, once known, stays; a prompt's does until a commit writes
+//! it again.
 
 use crate::disk::Stamp;
 use crate::error::{Result, StoreError, if_there};
@@ -91,12 +92,13 @@ impl View {
             match head.changed_since(self.rev).filter(|_| trusts) {
                 Some(changed) => {
                     self.trusted += 1;
-                    changed.for_each(|id| self.doubt(id));
+                    changed.for_each(|id| self.forget(id));
                     self.doubt_the_newest();
                 }
                 None => {
                     self.trusted = 0;
                     self.epoch += 1;
+                    self.forget_prompts();
                 }
             }
         }
@@ -113,16 +115,15 @@ impl View {
         Ok(())
     }
 
-    /// Has a content checked before it is used again.
-    fn doubt(&mut self, id: &MessageId) {
-        let Some(&created) = self.created.get(id) else { return };
-        if let Some(content) = self.slots.get_mut(&(created, id.clone())).and_then(|slot| slot.content.as_mut()) {
-            content.epoch = 0;
-        }
+    /// A prompt that was stored again after its replica had died in the midst of it has another place then.
+    fn forget_prompts(&mut self) {
+        let prompts = self.slots.iter().filter(|(_, slot)| !slot.is_answer);
+        let prompts: Vec<MessageId> = prompts.map(|((_, id), _)| id.clone()).collect();
+        prompts.iter().for_each(|id| self.forget(id));
     }
 
-    /// The same for what a runner may have written since: nothing before the answer that was the newest. It makes a head
-    /// commit before it begins the next.
+    /// Has what a runner may have written since checked before it is used again: nothing before the answer that was the newest.
+    /// It makes a head commit before it begins the next.
     fn doubt_the_newest(&mut self) {
         for slot in self.slots.values_mut().rev() {
             if let Some(content) = &mut slot.content {

@@ -343,3 +343,38 @@ fn a_torn_part_of_an_unfinished_message_hides_nothing() {
     run.commit(vec![assistant_message(&id, &answer, 200, Some(201))]).unwrap();
     assert!(matches!(open(dir.path()).messages(&id, None, None), Err(StoreError::Corrupt { .. })));
 }
+
+/// What a replica left of it that died before the head was read by others, under the time that it had then.
+#[test]
+fn a_prompt_that_is_stored_again_is_read_at_its_new_place() {
+    for commits_in_between in [0, 40] {
+        let dir = tempfile::tempdir().unwrap();
+        let (here, there) = (open(dir.path()), open(dir.path()));
+        let id = ses("a");
+        create(&here, &id);
+        let run = here.take_run(&id, 0).unwrap();
+        let answer = |name: &str, created| {
+            run.commit(vec![assistant_message(&id, &msg(name), created, Some(created))]).unwrap();
+        };
+        change_head(&here, &id, |head| prompt(&id, "m1", head, 1));
+        // A prompt's beginning, and no head that says so.
+        run.commit(vec![text_part(&id, &msg("m2"), &prt("m2"), "hello"), user_message(&id, &msg("m2"), 2)]).unwrap();
+        answer("m3", 3);
+        assert_eq!(there.messages(&id, None, None).unwrap().items.len(), 3);
+        answer("m4", 4);
+        change_head(&here, &id, |head| prompt(&id, "m2", head, 5));
+        for _ in 0..commits_in_between {
+            change_head(&here, &id, |head| (vec![], head.clone()));
+        }
+        let (mut names, mut before) = (Vec::new(), None);
+        loop {
+            let page = there.messages(&id, Some(2), before).unwrap();
+            names.splice(0..0, page.items.iter().map(|item| item.info.id().to_string()));
+            before = page.next;
+            if before.is_none() {
+                break;
+            }
+        }
+        assert_eq!(names, ["msg_m1", "msg_m3", "msg_m4", "msg_m2"], "{commits_in_between} commits later");
+    }
+}

@@ -285,3 +285,37 @@ pub async fn a_dropped_subscription_disturbs_nobody(world: &dyn World) {
     }
     assert!(slow.len() < 1_999, "a slow receiver loses messages");
 }
+
+pub async fn a_log_begins_with_an_entry_of_its_own(world: &dyn World) {
+    let (a, b) = (Replica::join(world, "a").await, Replica::join(world, "b").await);
+    let (tenant, events) = (Tenant::default(), &a.ports.events);
+    let mut subscription = b.ports.events.subscribe(&tenant).await.unwrap();
+    for _ in 0..2 {
+        events.begin(&tenant).await.unwrap();
+    }
+    let beginning = read(&a, None, 10).await;
+    assert_eq!(beginning.iter().map(|(_, body)| text(body)).collect::<Vec<_>>(), [""], "it begins once");
+    assert_eq!(next(&mut subscription).await, Appended { previous: None, entries: beginning.clone() });
+    publish(&a, 1, &["1"]).await;
+    assert_eq!(next(&mut subscription).await.previous, Some(beginning[0].0.clone()));
+    events.begin(&tenant).await.unwrap();
+    assert_eq!(a.bodies(&tenant).await, ["", "1"]);
+    world.forget().await;
+    events.begin(&tenant).await.unwrap();
+    assert!(is_reset(&a, &beginning[0].0).await, "another log has another beginning");
+}
+
+pub async fn a_log_that_is_followed_stays(world: &dyn World) {
+    let a = Replica::join(world, "a").await;
+    let tenant = Tenant::default();
+    let followed = a.ports.events.subscribe(&tenant).await.unwrap();
+    a.ports.events.begin(&tenant).await.unwrap();
+    let beginning = a.ports.events.newest(&tenant).await.unwrap();
+    let began = tokio::time::Instant::now();
+    while began.elapsed() < LIMITS.age * 3 / 2 {
+        a.tick_with(vec![], vec![tenant.clone()]).await;
+        assert_eq!(a.ports.events.newest(&tenant).await.unwrap(), beginning);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    drop(followed);
+}

@@ -84,10 +84,13 @@ impl Log {
         (cursor, entry.body.clone())
     }
 
-    /// Drops what is too old, and then the oldest while all is too large; the newest entry is never too large.
+    /// Drops what is too old, and then the oldest while all is too large; the newest entry is never too large, nor too old
+    /// while somebody follows.
     fn trim(&mut self, limits: &LogLimits, now: Instant) {
+        let is_followed = self.subscribers.iter().any(|subscriber| !subscriber.is_closed());
         while let Some(oldest) = self.entries.front() {
-            let is_old = now.duration_since(oldest.at) >= limits.age;
+            let stays = is_followed && self.entries.len() == 1;
+            let is_old = !stays && now.duration_since(oldest.at) >= limits.age;
             if !is_old && (self.bytes <= limits.bytes || self.entries.len() == 1) {
                 break;
             }
@@ -162,6 +165,14 @@ impl EventLog for Shared {
         let log = state.logs.entry(tenant.clone()).or_default();
         log.batches.insert(replica.clone(), (batch, refused.clone()));
         Ok(refused)
+    }
+
+    async fn begin(&self, tenant: &Tenant) -> Result<()> {
+        let mut state = self.state();
+        if self.newest_of(&mut state, tenant).is_none() {
+            self.append(&mut state, tenant, &[Entry::beginning()]);
+        }
+        Ok(())
     }
 
     async fn newest(&self, tenant: &Tenant) -> Result<Option<Cursor>> {

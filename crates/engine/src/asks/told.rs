@@ -30,15 +30,24 @@ impl StoredAsk {
 }
 
 /// Tells an ask that was stored just now. Whoever finds it in the store may reply before readers hear of it: they are told the
-/// reply behind it, then.
-pub(super) async fn raised(run: &Run, ask: &StoredAsk) -> Result<(), EngineError> {
+/// reply behind it, then. False: it is not out yet, and the reply is to be told by this run, too.
+pub(super) async fn raised(run: &Run, ask: &StoredAsk) -> Result<bool, EngineError> {
     run.publish(ask.raised_event()).await;
-    run.engine.flush(&run.handle.key.tenant, MOMENT).await;
+    if !run.engine.flush(&run.handle.key.tenant, MOMENT).await {
+        return Ok(false);
+    }
     let (store, record) = (run.engine.tenant_store(&run.handle.key.tenant), ask.record());
     let stored = blocking(move || store.read(&record).map_err(EngineError::from)).await?;
-    match parse(stored.into_iter().collect()).pop() {
-        Some(ask) if ask.answer.is_some() => found(run, &ask).await,
-        _ => Ok(()),
+    if let Some(ask) = parse(stored.into_iter().collect()).pop().filter(|ask| ask.answer.is_some()) {
+        found(run, &ask).await?;
+    }
+    Ok(true)
+}
+
+/// Tells the reply to an ask behind it.
+pub(super) async fn answered(run: &Run, ask: &StoredAsk, answer: &Answer) {
+    if let Some(happened) = ask.answered_event(answer) {
+        run.publish(happened).await;
     }
 }
 
