@@ -92,7 +92,7 @@ impl Leases for Backend {
         claimed.collect()
     }
 
-    async fn ensure_due(&self, key: &SessionKey, born: &Born) -> Result<()> {
+    async fn ensure_due(&self, key: &SessionKey, born: &Born) -> Result<bool> {
         let mut script = self.scripts.ensure_due.key(self.keys.lease(key));
         self.link.invoke(script.arg(key.to_string()).arg(&born.0)).await
     }

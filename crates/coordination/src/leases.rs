@@ -73,9 +73,9 @@ pub trait Leases: Send + Sync {
     async fn claim(&self, replica: &ReplicaId, born: &Born, attempts: &[Attempt])
     -> Result<Vec<(SessionKey, Attempt)>>;
 
-    /// Makes sure that somebody will take the session up: where no lease exists, an ownerless one that is due. Does nothing
-    /// where the backend bears another mark: owners that live take their leases back first.
-    async fn ensure_due(&self, key: &SessionKey, born: &Born) -> Result<()>;
+    /// Makes sure that somebody will take the session up: where no lease exists, an ownerless one that is due. False: nothing was
+    /// done, since the backend bears another mark: owners that live take their leases back first.
+    async fn ensure_due(&self, key: &SessionKey, born: &Born) -> Result<bool>;
 
     /// Tells the owner to look at the store. With `abort`, raises the lease's abort flag, too. Without an owner it does
     /// nothing but raise the flag.

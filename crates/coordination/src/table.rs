@@ -407,9 +407,14 @@ impl<N: Names> Table<N> {
         claimed
     }
 
+    /// Whether this is the table that bears the mark.
+    pub fn bears(&self, mark: &N::Mark) -> bool {
+        self.born.as_ref() == Some(mark)
+    }
+
     /// Where no lease exists, makes an ownerless one that is due.
     pub fn ensure_due(&mut self, key: &N::Session, born: &N::Mark, now: u64) -> Option<Told<N>> {
-        if self.born.as_ref() != Some(born) || self.leases.contains_key(key) {
+        if !self.bears(born) || self.leases.contains_key(key) {
             return None;
         }
         self.leases.insert(key.clone(), Lease::new(Holder::Nobody(now)));

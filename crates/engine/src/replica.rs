@@ -413,9 +413,14 @@ impl Engine {
             let born = self.0.replica.born();
             let mut unanswered = Vec::new();
             for key in sessions {
-                if let Err(error) = self.0.ports.leases.ensure_due(&key, &born).await {
-                    tracing::warn!(session = %key.session, %error, "nobody looks yet whether a session is still at work");
-                    unanswered.push(key);
+                match self.0.ports.leases.ensure_due(&key, &born).await {
+                    Ok(true) => {}
+                    // Coordination came back empty, and this replica has yet to join it.
+                    Ok(false) => unanswered.push(key),
+                    Err(error) => {
+                        tracing::warn!(session = %key.session, %error, "nobody looks yet whether a session is still at work");
+                        unanswered.push(key);
+                    }
                 }
             }
             if unanswered.is_empty() {

@@ -94,7 +94,7 @@ impl Leases for Lossy {
         self.inner.claim(id, born, attempts).await
     }
 
-    async fn ensure_due(&self, key: &SessionKey, born: &Born) -> Result<()> {
+    async fn ensure_due(&self, key: &SessionKey, born: &Born) -> Result<bool> {
         self.inner.ensure_due(key, born).await
     }
 

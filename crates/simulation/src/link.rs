@@ -240,7 +240,7 @@ impl Leases for Link {
         .await
     }
 
-    async fn ensure_due(&self, key: &SessionKey, born: &Born) -> Result<()> {
+    async fn ensure_due(&self, key: &SessionKey, born: &Born) -> Result<bool> {
         let of = (key.clone(), born.clone());
         self.call("ensure due", move |to| {
             let (key, born) = of.clone();

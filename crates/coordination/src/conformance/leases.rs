@@ -251,7 +251,7 @@ pub async fn who_was_outrun_adopts_no_fence(world: &dyn World) {
 pub async fn ensure_due_makes_a_lease_only_where_none_is(world: &dyn World) {
     let (a, b) = (Replica::join(world, "a").await, Replica::join(world, "b").await);
     for _ in 0..2 {
-        a.ports.leases.ensure_due(&key("s"), &a.born).await.unwrap();
+        assert!(a.ports.leases.ensure_due(&key("s"), &a.born).await.unwrap());
     }
     assert_eq!(a.ports.leases.statuses(&Tenant::default()).await.unwrap().len(), 1);
     assert_eq!(b.claim(&["1", "2"]).await, [(key("s"), attempt("1"))]);

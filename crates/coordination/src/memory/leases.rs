@@ -72,12 +72,12 @@ impl Leases for Shared {
         Ok(state.table.claim(replica, born, attempts, now))
     }
 
-    async fn ensure_due(&self, key: &SessionKey, born: &Born) -> Result<()> {
+    async fn ensure_due(&self, key: &SessionKey, born: &Born) -> Result<bool> {
         let mut state = self.state();
         let now = state.now();
         let told = state.table.ensure_due(key, born, now);
         state.tell(told);
-        Ok(())
+        Ok(state.table.bears(born))
     }
 
     async fn poke(&self, key: &SessionKey, _abort: bool) -> Result<()> {
