@@ -5,7 +5,7 @@
 
 use crate::api::EngineError;
 use crate::aside::Aside;
-use crate::engine::{Engine, blocking};
+use crate::engine::Engine;
 use crate::fold::{Fold, Heard, Told, ToldAsk};
 use crate::ring::{Found, Place, Ring};
 use bytes::Bytes;
@@ -18,12 +18,10 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
-use storage::{SessionFilter, TenantStore};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use wire::ids::SessionId;
 use wire::part::{Part, PartKind, ToolPart, ToolState};
-use wire::session::Session;
 use wire::tenant::Tenant;
 
 /// Cursors that a feed remembers, to find where a log went back to: more than a copy of the log lags behind.
@@ -31,10 +29,6 @@ const REMEMBERED: usize = 8192;
 /// Entries read from the log at once, by the follower and by a reader that comes back.
 const PAGE: usize = 500;
 const REPLAYED: usize = 64;
-/// Readers that come back are told of so many sessions that they rest, of those that changed within so many milliseconds: no run
-/// goes on for longer without a step's end.
-const MOST_AT_REST: usize = 200;
-const LATELY_MS: u64 = 3_600_000;
 /// For so long newcomers are shown the same state, and then what came since.
 const SAME_STATE: Duration = Duration::from_secs(1);
 
@@ -145,8 +139,8 @@ pub(crate) struct Feed {
     state: Mutex<State>,
     /// Told when the newest events are others.
     more: Notify,
-    /// What was found to rest last, and when.
-    rest: tokio::sync::Mutex<Option<(Instant, Arc<[Session]>)>>,
+    /// Held by the reader that reads a log which begins anew for all that come meanwhile.
+    beginning: tokio::sync::Mutex<()>,
 }
 
 struct State {
@@ -157,8 +151,7 @@ struct State {
     known: HashSet<Cursor>,
     fold: Fold,
     ring: Ring,
-    /// What newcomers were shown, and readers that come back, last.
-    shown: [Option<Snapshot>; 2],
+    shown: Option<Snapshot>,
 }
 
 impl State {
@@ -205,10 +198,10 @@ impl Engine {
                 known: HashSet::new(),
                 fold: Fold::default(),
                 ring: Ring::default(),
-                shown: [None, None],
+                shown: None,
             }),
             more: Notify::new(),
-            rest: tokio::sync::Mutex::default(),
+            beginning: tokio::sync::Mutex::default(),
         });
         let mut following = Following { feed: feed.clone(), next: Follow::begin(), subscription: None };
         while following.next != Follow::Listen {
@@ -471,20 +464,18 @@ impl Feed {
     pub(crate) async fn follow(self: &Arc<Self>, from: From) -> Result<Follower, EngineError> {
         // The log begins anew: a reader that came in between would not be cut if it did so once more.
         if self.newest().is_none() {
-            let read = self.read_on(&self.engine()?).await;
-            read.map_err(|error| EngineError::Unavailable(error.to_string()))?;
+            let _beginning = self.beginning.lock().await;
+            if self.newest().is_none() {
+                let read = self.read_on(&self.engine()?).await;
+                read.map_err(|error| EngineError::Unavailable(error.to_string()))?;
+            }
         }
         let (first, stage) = match from {
             From::Now => (VecDeque::new(), Stage::Live(self.state().ring.end())),
-            From::Heal => self.heal(false, &[])?,
+            From::Heal => self.heal()?,
             From::Cursor(cursor) => match self.page(Cursor(cursor)).await? {
                 Some(page) => page,
-                // It may have been told that a session is at work, and nobody that lives whether it still is.
-                None => {
-                    let rest = self.rest().await?;
-                    self.put_right(&rest).await?;
-                    self.heal(true, &rest)?
-                }
+                None => self.heal()?,
             },
         };
         Ok(Follower { first, stage, feed: self.clone() })
@@ -502,62 +493,19 @@ impl Feed {
         Some(!into.is_empty())
     }
 
-    /// The sessions that rest, of those that changed lately. Many who come at once look once.
-    async fn rest(&self) -> Result<Arc<[Session]>, EngineError> {
-        let mut rest = self.rest.lock().await;
-        if let Some((_, sessions)) = rest.as_ref().filter(|(looked, _)| looked.elapsed() < SAME_STATE) {
-            return Ok(sessions.clone());
-        }
-        let engine = self.engine()?;
-        let at_work = engine.0.ports.leases.statuses(&self.tenant).await;
-        let at_work = at_work.map_err(|error| EngineError::Unavailable(error.to_string()))?;
-        let (store, since) = (engine.tenant_store(&self.tenant), engine.now_ms().saturating_sub(LATELY_MS));
-        let found = blocking(move || {
-            let lately = SessionFilter { start: Some(since), limit: Some(MOST_AT_REST), ..SessionFilter::default() };
-            let mut sessions = store.sessions(&lately)?;
-            sessions.retain(|session| !at_work.contains_key(&session.id) && rests(&store, session));
-            Ok(sessions)
-        });
-        let found: Arc<[Session]> = found.await?.into();
-        *rest = Some((Instant::now(), found.clone()));
-        Ok(found)
-    }
-
-    /// Those of these sessions rest, too, that the fold takes to be at work, as it may where the log was emptied before this
-    /// replica had read all of it. But those of which it was told more since.
-    async fn put_right(&self, rest: &[Session]) -> Result<(), EngineError> {
-        let busy = |session: &Session| Some((session.clone(), self.state().fold.told_busy(&session.id)?));
-        let mut busy: Vec<(Session, u64)> = rest.iter().filter_map(busy).collect();
-        if busy.is_empty() {
-            return Ok(());
-        }
-        let engine = self.engine()?;
-        let store = engine.tenant_store(&self.tenant);
-        let resting = blocking(move || {
-            busy.retain(|(session, _)| rests(&store, session));
-            Ok(busy)
-        });
-        for (session, told) in resting.await? {
-            self.state().fold.put_to_rest(&session.id, told, engine.now_ms());
-        }
-        Ok(())
-    }
-
-    /// The state of what runs, and that these sessions `rest` as far as nothing else is known of them; and the place of what
-    /// follows it: nothing falls between them, nothing shows twice. `anew`: for a reader that was told another state before.
-    fn heal(&self, anew: bool, rest: &[Session]) -> Result<(VecDeque<Arc<FeedItem>>, Stage), EngineError> {
+    /// The state of what runs, and the place of what follows it: nothing falls between them, nothing shows twice.
+    fn heal(&self) -> Result<(VecDeque<Arc<FeedItem>>, Stage), EngineError> {
         let engine = self.engine()?;
         let mut state = self.state();
         // Many who come at once share one, so that those who never read cost no more than one.
-        let shared = state.shown[usize::from(anew)].take();
-        let shared = shared.filter(|s| s.made.elapsed() < SAME_STATE && state.ring.holds(s.place));
+        let shared = state.shown.take().filter(|s| s.made.elapsed() < SAME_STATE && state.ring.holds(s.place));
         let shown = shared.unwrap_or_else(|| Snapshot {
-            items: state.fold.heal(&engine, state.newest.as_ref(), rest),
+            items: state.fold.heal(&engine, state.newest.as_ref()),
             place: state.ring.end(),
             made: Instant::now(),
         });
         let healed = (shown.items.iter().cloned().collect(), Stage::Live(shown.place));
-        state.shown[usize::from(anew)] = Some(shown);
+        state.shown = Some(shown);
         Ok(healed)
     }
 
@@ -591,11 +539,6 @@ impl Feed {
         let is_newest = state.newest.as_ref() == Some(cursor);
         if is_newest { Some(state.ring.end()) } else { state.ring.after(cursor) }
     }
-}
-
-/// True for a session in which nothing is left to do.
-fn rests(store: &TenantStore, session: &Session) -> bool {
-    store.head(&session.id).is_ok_and(|head| head.is_live() && !head.is_open())
 }
 
 fn read_item<'a>(

@@ -14,7 +14,6 @@ use wire::event::Happened;
 use wire::ids::{MessageId, PartId, SessionId};
 use wire::message::MessageWithParts;
 use wire::part::Part;
-use wire::session::{Session, SessionStatus};
 
 /// How long an ended session is still shown to newcomers, in milliseconds.
 const SHOWN_AFTER_END: u64 = 60_000;
@@ -89,8 +88,6 @@ struct Live {
     project: Value,
     /// None until an event told it.
     status: Option<Value>,
-    /// How many events told one.
-    statuses: u64,
     /// When it became idle, by this replica's clock.
     ended: Option<u64>,
     messages: VecDeque<(String, Option<Shown>, BTreeMap<String, Shown>)>,
@@ -205,7 +202,6 @@ impl Fold {
                 .map(|mut e| e["project"].take())
                 .unwrap_or_default(),
             status: None,
-            statuses: 0,
             // Until it is told to be at work.
             ended: Some(now),
             messages: VecDeque::new(),
@@ -231,21 +227,6 @@ impl Fold {
     pub(crate) fn is_idle(&self, session: &SessionId) -> bool {
         let status = self.sessions.get(session).and_then(|live| live.status.as_ref());
         status.is_none_or(|status| status["type"] == "idle")
-    }
-
-    /// How often a status was told of a session, if the newest is another than idle.
-    pub(crate) fn told_busy(&self, session: &SessionId) -> Option<u64> {
-        self.sessions.get(session).filter(|_| !self.is_idle(session)).map(|live| live.statuses)
-    }
-
-    /// A session rests, though it was not told, unless more was told of it than when that was found.
-    pub(crate) fn put_to_rest(&mut self, session: &SessionId, told: u64, now: u64) {
-        if self.told_busy(session) == Some(told)
-            && let Some(live) = self.sessions.get_mut(session)
-        {
-            live.status = Some(json!(SessionStatus::Idle));
-            live.ended = Some(now);
-        }
     }
 
     /// The sessions of which another status than idle was told last.
@@ -284,10 +265,8 @@ impl Fold {
 
     /// What a newcomer gets before anything live: messages, whole parts, asks, then the status. The last item bears the cursor
     /// that all of it stands for.
-    pub(crate) fn heal(&self, engine: &Engine, cursor: Option<&Cursor>, rest: &[Session]) -> Vec<Arc<FeedItem>> {
-        let untold =
-            rest.iter().filter(|session| self.sessions.get(&session.id).is_none_or(|live| live.status.is_none()));
-        let mut items: Vec<FeedItem> = untold.map(|session| idle(engine, session)).collect();
+    pub(crate) fn heal(&self, engine: &Engine, cursor: Option<&Cursor>) -> Vec<Arc<FeedItem>> {
+        let mut items: Vec<FeedItem> = Vec::new();
         for (session, live) in &self.sessions {
             let mut push = |kind: &'static str, properties: Value, aside: Option<&Aside>| {
                 let event = engine.new_event(Happened { kind, properties });
@@ -322,16 +301,6 @@ impl Fold {
     }
 }
 
-/// Tells that a session rests.
-fn idle(engine: &Engine, session: &Session) -> FeedItem {
-    let event = engine.new_event(wire::event::session_status(&session.id, &SessionStatus::Idle));
-    let payload = serde_json::to_vec(&event).unwrap_or_default();
-    let envelope = json!({ "directory": session.directory, "project": session.project_id, "payload": event });
-    let envelope = serde_json::to_vec(&envelope).unwrap_or_default();
-    let directory = Some(session.directory.clone());
-    FeedItem::whole(None, directory, Some(session.id.clone()), payload.into(), envelope.into())
-}
-
 /// True for a part that is still being written, or a call that has not ended.
 fn is_open(part: &Value) -> bool {
     let is_written = !part["time"]["start"].is_null() && part["time"]["end"].is_null();
@@ -346,7 +315,6 @@ impl Live {
                 let status = value(properties.status);
                 self.ended = (status["type"] == "idle").then_some(now);
                 self.status = Some(status);
-                self.statuses += 1;
             }
             "message.updated" => {
                 let info = value(properties.info);

@@ -190,25 +190,6 @@ async fn a_log_that_is_emptied_before_anything_is_told_in_it_cuts_its_readers() 
     engine.stop().await;
 }
 
-/// Whoever was told that it is at work and missed its end knows that it has ended.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_reader_whose_place_in_the_log_is_gone_is_told_what_rests() {
-    let root = tempfile::tempdir().unwrap();
-    let (memory, tenant) = (memory(), Tenant::default());
-    let engine = engine(root.path(), &memory, memory.ports().events).await;
-    let scope = Scope { tenant: tenant.clone(), directory: root.path().into() };
-    let session = engine.create_session(&scope, NewSession::default(), None).await.unwrap().id;
-    let mut newcomer = engine.follow(&tenant, engine::From::Heal).await.unwrap();
-    assert!(newcomer.try_next().is_none(), "a newcomer was told nothing");
-    let mut reader = engine.follow(&tenant, engine::From::Cursor("99-99".into())).await.unwrap();
-    let told = timeout(BOUND, reader.next()).await.unwrap().unwrap();
-    let event: serde_json::Value = serde_json::from_slice(&told.payload).unwrap();
-    assert_eq!((&event["type"], &event["properties"]["sessionID"]), (&json!("session.status"), &json!(session)));
-    assert_eq!(event["properties"]["status"], json!({ "type": "idle" }));
-    assert!(told.cursor.is_some(), "it could not go on from there");
-    engine.stop().await;
-}
-
 /// The kinds of the events of asks that are told, in their order.
 async fn told_of_asks(memory: &Memory) -> Vec<String> {
     let read = memory.ports().events.read_after(&Tenant::default(), None, 10_000).await.unwrap();

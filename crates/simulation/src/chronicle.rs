@@ -153,7 +153,11 @@ impl State {
     fn append(&mut self, by: &str, cursor: Cursor, entry: &Entry) {
         let (place, volume, body) = (self.lines.len(), self.volume, entry.body.clone());
         let mut line = Line { place, volume, directory: None, body, payload: Bytes::new(), told: None };
-        if *entry != Entry::beginning() {
+        if *entry == Entry::beginning() {
+            if self.lines.last().is_some_and(|line| line.volume == volume) {
+                return self.broken.push(format!("{by} began a log that is not empty"));
+            }
+        } else {
             let envelope: Option<Envelope<'_>> = serde_json::from_slice(&entry.body).ok();
             let (Some(told), Some(Envelope { directory, payload })) = (Told::read_envelope(&entry.body), envelope)
             else {

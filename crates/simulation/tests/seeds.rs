@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 const SEEDS: u64 = 1_000;
 
 /// Seeds beyond those that have failed once.
-const ONCE_FAILED: [u64; 16] =
-    [1_051, 1_185, 1_259, 1_497, 2_389, 2_483, 2_629, 2_964, 3_741, 5_184, 5_664, 9_471, 9_725, 12_758, 13_713, 18_179];
+const ONCE_FAILED: [u64; 15] =
+    [1_051, 1_185, 1_259, 1_497, 2_389, 2_483, 2_629, 2_964, 3_741, 5_184, 5_664, 9_471, 9_725, 12_758, 13_713];
 
 fn violations(reports: &[Report]) -> Vec<String> {
     let of = |report: &Report| {
