@@ -11,7 +11,6 @@ use coordination::{
     BatchNumber, CoordinationError, Cursor, Entry, EventLog, LogLimits, Ports, Read, ReplicaId, Result, Subscription,
 };
 use engine::{Accepted, Engine, NewSession, Parts, Prompt, Scope, SessionPatch, Settings};
-use serde_json::json;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
