@@ -5,6 +5,7 @@ use crate::number;
 use crate::store::Inner;
 use crate::sync::Syncer;
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
@@ -105,9 +106,22 @@ fn place_all(store: &Inner, sync: Option<&Syncer>, held: &Path, steps: &[Step<'_
     let Some(last) = steps.len().checked_sub(1) else {
         return if number::is_held(&*store.disk, held)? { Ok(()) } else { Err(StoreError::Fenced) };
     };
-    let directories = |steps: &[Step<'_>]| match sync {
-        Some(sync) => sync.directories(steps.iter().filter_map(|step| step.target.parent())),
-        None => Ok(()),
+    let directories = |steps: &[Step<'_>]| {
+        let Some(sync) = sync else { return Ok(()) };
+        let parents = |puts: bool| {
+            let steps = steps.iter().filter(move |step| step.is_put() == puts);
+            steps.filter_map(|step| step.target.parent()).collect::<BTreeSet<_>>()
+        };
+        let written = parents(true);
+        sync.directories(written.iter().copied())?;
+        for emptied in parents(false).difference(&written) {
+            match sync.directories([*emptied]) {
+                // What was to be removed lies nowhere.
+                Err(StoreError::Io(file)) if file.source.kind() == ErrorKind::NotFound => {}
+                synced => synced?,
+            }
+        }
+        Ok(())
     };
     let mut durable = 0;
     for (at, (step, path)) in steps.iter().zip(beside).enumerate() {

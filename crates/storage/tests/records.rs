@@ -378,3 +378,22 @@ fn a_prompt_that_is_stored_again_is_read_at_its_new_place() {
         assert_eq!(names, ["msg_m1", "msg_m3", "msg_m4", "msg_m2"], "{commits_in_between} commits later");
     }
 }
+
+/// As what a prompt left that broke off before the directory of its message was made.
+#[test]
+fn what_lies_nowhere_is_removed_on_a_disk_that_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path().into(), Durability::Disk, std::sync::Arc::new(Spread)).unwrap();
+    let (store, id) = (store.tenant(&Tenant::default()), ses("a"));
+    create(&store, &id);
+    let gone = || Write::Remove(Record::Message { session: id.clone(), id: msg("gone") });
+    let head = change_head(&store, &id, |head| (vec![gone()], head.clone()));
+    // With what is made visible behind it, in the same directory.
+    change_head(&store, &id, |head| {
+        let (mut writes, head) = prompt(&id, "m1", head, 1);
+        let Some(Write::Put(message, body)) = writes.pop() else { panic!("a message is put") };
+        ([vec![gone()], writes, vec![Write::Reveal(message, body)]].concat(), head)
+    });
+    assert_eq!(store.head(&id).unwrap().rev, head.rev + 1);
+    assert_eq!(store.messages(&id, None, None).unwrap().items.len(), 1);
+}
