@@ -98,7 +98,7 @@ impl Bound {
             Self { kinds: &Fault::ALL, ..Self::with_retry() },
             Self::two_faults(),
             Self::stop_and_death(),
-            Self::with_abort(),
+            Self { kinds: &Fault::ALL, ..Self::with_abort() },
             Self::with_deletion(),
             Self::with_readers(),
         ]
