@@ -114,14 +114,8 @@ fn place_all(store: &Inner, sync: Option<&Syncer>, held: &Path, steps: &[Step<'_
         };
         let written = parents(true);
         sync.directories(written.iter().copied())?;
-        for emptied in parents(false).difference(&written) {
-            match sync.directories([*emptied]) {
-                // What was to be removed lies nowhere.
-                Err(StoreError::Io(file)) if file.source.kind() == ErrorKind::NotFound => {}
-                synced => synced?,
-            }
-        }
-        Ok(())
+        // What was to be removed may lie nowhere.
+        sync.names_if_there(parents(false).difference(&written).copied())
     };
     let mut durable = 0;
     for (at, (step, path)) in steps.iter().zip(beside).enumerate() {

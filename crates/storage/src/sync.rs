@@ -79,12 +79,18 @@ impl Syncer {
 
     /// Makes the contents of files durable.
     pub(crate) fn files(&self, paths: &[PathBuf]) -> Result<()> {
-        self.wait(paths.iter().map(|path| self.shared.submit(path, false)).collect())
+        self.wait(paths.iter().map(|path| self.shared.submit(path, false)).collect(), |_| false)
     }
 
     /// Makes just the names in directories durable.
     pub(crate) fn names<'a>(&self, paths: impl IntoIterator<Item = &'a Path>) -> Result<()> {
-        self.wait(paths.into_iter().map(|path| self.shared.submit(path, true)).collect())
+        self.wait(paths.into_iter().map(|path| self.shared.submit(path, true)).collect(), |_| false)
+    }
+
+    /// As [`Syncer::names`], of directories that may not be there: those have nothing to be made durable.
+    pub(crate) fn names_if_there<'a>(&self, paths: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+        let jobs = paths.into_iter().map(|path| self.shared.submit(path, true)).collect();
+        self.wait(jobs, |kind| kind == io::ErrorKind::NotFound)
     }
 
     /// Makes the names in directories durable, and the directories themselves where that is not known.
@@ -113,7 +119,7 @@ impl Syncer {
         lock(&self.shared.durable).remove(path);
     }
 
-    fn wait(&self, jobs: Vec<Arc<Job>>) -> Result<()> {
+    fn wait(&self, jobs: Vec<Arc<Job>>, is_forgiven: fn(io::ErrorKind) -> bool) -> Result<()> {
         if self.threads.is_empty() {
             self.shared.work();
         }
@@ -126,7 +132,7 @@ impl Syncer {
                     None => outcome = job.done.wait(outcome).unwrap_or_else(|poisoned| poisoned.into_inner()),
                 }
             };
-            if let Err((kind, code)) = outcome {
+            if let Err((kind, code)) = outcome.or_else(|error| if is_forgiven(error.0) { Ok(()) } else { Err(error) }) {
                 let error = code.map_or_else(|| kind.into(), io::Error::from_raw_os_error);
                 first = first.and(Err(StoreError::file(&job.path, error)));
             }
