@@ -7,6 +7,7 @@ use crate::api::EngineError;
 use crate::aside::Aside;
 use crate::engine::Engine;
 use crate::fold::{Fold, Heard, Told, ToldAsk};
+use crate::replica::unavailable;
 use crate::ring::{Found, Place, Ring};
 use bytes::Bytes;
 use coordination::{Appended, Cursor, Read, SessionKey};
@@ -206,7 +207,7 @@ impl Engine {
         let mut following = Following { feed: feed.clone(), next: Follow::begin(), subscription: None };
         while following.next != Follow::Listen {
             let followed = following.follow(self).await;
-            let followed = followed.map_err(|error| EngineError::Unavailable(error.to_string()))?;
+            let followed = followed.map_err(unavailable)?;
             following.next = following.next.next(followed);
         }
         feeds.insert(tenant.clone(), feed.clone());
@@ -466,8 +467,7 @@ impl Feed {
         if self.newest().is_none() {
             let _beginning = self.beginning.lock().await;
             if self.newest().is_none() {
-                let read = self.read_on(&self.engine()?).await;
-                read.map_err(|error| EngineError::Unavailable(error.to_string()))?;
+                self.read_on(&self.engine()?).await.map_err(unavailable)?;
             }
         }
         let (first, stage) = match from {
@@ -512,7 +512,6 @@ impl Feed {
     /// Some of what follows a cursor, and where the reader is then. None if the log no longer holds the cursor.
     async fn page(&self, mut cursor: Cursor) -> Result<Option<(VecDeque<Arc<FeedItem>>, Stage)>, EngineError> {
         let engine = self.engine()?;
-        let unavailable = |error: coordination::CoordinationError| EngineError::Unavailable(error.to_string());
         loop {
             if let Some(place) = self.place_after(&cursor) {
                 return Ok(Some((VecDeque::new(), Stage::Live(place))));

@@ -11,8 +11,7 @@ use wire::message::{Message, MessageWithParts};
 impl Transcript {
     /// Tells what others stored and could not tell any more, since they died or were cut off: the prompts and the ended
     /// answers after the first message that readers were told of lately, the prompts whose answers they were told of, and what
-    /// this run goes on with. What others told
-    /// just now is read before, if there `may_be` anything untold.
+    /// this run goes on with. What others told just now is read before, if there `may_be` anything untold.
     pub(crate) async fn tell_untold(&self, run: &Run, may_be: bool) -> Result<(), EngineError> {
         let key = &run.handle.key;
         let feed = run.engine.feed(&key.tenant).await?;
@@ -42,14 +41,16 @@ impl Transcript {
     fn untold(&self, run: &Run, feed: &Feed) -> Vec<&Arc<MessageWithParts>> {
         let heard = feed.heard(&run.handle.key.session);
         let first = self.messages.iter().position(|message| heard.knows(message.info.id()));
+        let answers = self.messages.iter().filter_map(|message| message.info.assistant());
+        let answered: Vec<_> =
+            answers.filter(|answer| heard.knows(&answer.id)).map(|answer| &answer.parent_id).collect();
         let is_untold = |(index, message): &(usize, &Arc<MessageWithParts>)| {
             let is_known = first.is_some_and(|first| *index >= first);
             let may_be_untold = match &message.info {
                 Message::User(_) if self.waits_for_its_command(message) => false,
-                Message::User(_) => match self.answer_to(message.info.id()) {
-                    Some(answer) => is_known || heard.knows(&answer.id),
-                    None => is_known || run.goes_on && self.tickets.contains_key(message.info.id()),
-                },
+                Message::User(user) => {
+                    is_known || answered.contains(&&user.id) || run.goes_on && self.is_unanswered(message)
+                }
                 Message::Assistant(answer) => answer.time.completed.is_some() && (is_known || heard.waits_for(message)),
             };
             may_be_untold && heard.misses(message)
