@@ -1,5 +1,5 @@
 //! A disk in memory that forgets at a crash what was not made durable. For tests and simulations.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "a disk for tests: they panic where it is used as no disk is")]
 
 use crate::disk::{Disk, Stamp};
 use std::collections::BTreeMap;

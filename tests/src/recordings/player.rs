@@ -1,5 +1,5 @@
 //! Doing to Flotilla what was done to OpenCode. Test code: a failed expectation panics, and that is how a test fails.
-#![allow(clippy::expect_used)]
+#![allow(clippy::expect_used, reason = "a failed expectation is how a test fails")]
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
